@@ -1,0 +1,1 @@
+"""What is written down: tables, named queries, paging, migrations. Every SQL statement of the project lives here."""

@@ -1,0 +1,463 @@
+"""GraphQL over WebSocket: the server's side of the sub-protocol graphql-transport-ws.
+
+One ASGI application per schema, one session per socket, one task per operation, and no queue: an operation
+awaits its own send, so a slow socket slows its own sources only, and one that stands still is dropped.
+What a token may do, what an operation may cost and what an error may tell is left to `sign_in`, to the schema's
+extensions and to `format_errors`.
+
+Source: PROTOCOL.md of the npm package graphql-ws 6.4; RFC 6455, section 7.4 (close codes).
+Needs: uvicorn with `ws=DroppableProtocol`, `ws_max_size` = `SocketLimits.frame_bytes` (larger frames end with
+1009 before they are read whole), `ws_per_message_deflate=False`, `ws_ping_interval=None` (pings are sent here).
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+import strawberry
+from graphql import GraphQLError
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from core.errors import AccessError
+from graph.answers import Answer, FormatErrors, Request, answers, failure
+from graph.ws_messages import (
+    CloseCode,
+    Complete,
+    Init,
+    Message,
+    Ping,
+    Pong,
+    SocketClosing,
+    Subscribe,
+    bad,
+    read_message,
+    write_pong,
+)
+
+logger = logging.getLogger(__name__)
+
+SUBPROTOCOL = "graphql-transport-ws"
+DROP = "drop_connection"
+OWN_TASKS = 2  # of a session: it reads, and it keeps the connection alive.
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+ContextT = TypeVar("ContextT")
+SignIn = Callable[[str | None], Awaitable[ContextT]]
+Drop = Callable[[float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SocketLimits:
+    """What one socket may take.
+
+    init_timeout_seconds: from the handshake to connection_init, and again for signing in.
+    operations: how many run at once; one more is answered with an `error` message, the socket stays.
+    frame_bytes: a message's size in UTF-8; a larger one closes the socket.
+    id_length: characters of an operation's id; a longer one closes the socket.
+    query_bytes: a document's size in UTF-8; a larger one is answered with an `error` message.
+    ping_interval_seconds: between two pings of ours.
+    pong_timeout_seconds: how long a client may stay silent; any message of its own counts as a sign of life.
+    send_timeout_seconds: how long one message may take to leave; then the connection is dropped.
+    """
+
+    init_timeout_seconds: float = 5.0
+    operations: int = 50
+    frame_bytes: int = 1 << 20
+    id_length: int = 64
+    query_bytes: int = 16 << 10
+    ping_interval_seconds: float = 12.0
+    pong_timeout_seconds: float = 24.0
+    send_timeout_seconds: float = 15.0
+
+
+class DroppableProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol whose application can drop the connection, by `scope["state"]`.
+
+    A transport that is closed first sends what it holds, so a peer that reads nothing would keep it for ever.
+    """
+
+    def __init__(self, *, app_state: dict[str, Any], **rest: Any) -> None:
+        super().__init__(app_state={**app_state, DROP: self.drop}, **rest)
+        self.dropping: asyncio.TimerHandle | None = None
+        self.is_lost = False
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        if self.dropping is not None:
+            self.dropping.cancel()
+        super().connection_lost(exc)
+
+    def drop(self, after_seconds: float) -> None:
+        """End the TCP connection if it is still there after that time, whatever is unsent; the first call counts."""
+        if self.dropping is None and not self.is_lost:
+            self.dropping = asyncio.get_running_loop().call_later(after_seconds, self._reset)
+
+    def _reset(self) -> None:
+        wire = self.transport.get_extra_info("socket")
+        if wire is not None:
+            with suppress(OSError):  # The kernel, too, shall forget what it holds.
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+
+class SocketGoneError(Exception):
+    """The peer has left: there is nobody to tell anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service(Generic[ContextT]):
+    """What every socket of an endpoint shares."""
+
+    schema: strawberry.Schema
+    sign_in: SignIn[ContextT]
+    format_errors: FormatErrors[ContextT]
+    limits: SocketLimits
+
+
+class Operation:
+    """One running request of a socket; is_stopped: the client wants no more of it."""
+
+    __slots__ = ("is_stopped", "prefix", "request", "task")
+
+    def __init__(self, message: Subscribe) -> None:
+        self.prefix = f'{{"id":{orjson.dumps(message.id).decode()},"type":'
+        self.request = message.request
+        self.is_stopped = False
+        self.task: asyncio.Task[None] | None = None
+
+    def frame(self, answer: Answer) -> str:
+        """Put the id in front."""
+        return f'{self.prefix}"{answer.type}","payload":{answer.payload}}}'
+
+    def last_frame(self) -> str:
+        """Say that there is no more."""
+        return f'{self.prefix}"complete"}}'
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn(Generic[ContextT]):
+    """The client was acknowledged; context: what its operations run with."""
+
+    context: ContextT
+
+
+class Session(Generic[ContextT]):
+    """One accepted socket.
+
+    Order: a task reads, one keeps the connection alive, each operation has its own; the first that ends the
+    socket says how, the peer is told, and then all of them are cancelled and awaited.
+    """
+
+    def __init__(self, service: Service[ContextT], *, receive: Receive, send: Send, drop: Drop) -> None:
+        self.operations: dict[str, Operation] = {}
+        self._service = service
+        self._limits = service.limits
+        self._receive = receive
+        self._raw_send = send
+        self._drop = drop
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[SocketClosing | None] = self._loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lock = asyncio.Lock()
+        self._sending_since: float | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._heard_at = self._loop.time()
+        self._init_came = asyncio.Event()
+        self._signed_in: SignedIn[ContextT] | None = None
+
+    async def run(self) -> None:
+        """Serve the socket until either side ends it."""
+        self._start(self._read)
+        self._start(self._keep_alive)
+        try:
+            await self._part(await self._ended)
+        finally:
+            await self._stop()
+
+    def end(self, closing: SocketClosing | None) -> None:
+        """Have the socket closed, unless that is under way; None: the peer has left already."""
+        if not self._ended.done():
+            self._ended.set_result(closing)
+
+    async def _part(self, closing: SocketClosing | None) -> None:
+        """Tell the peer, where it can still hear, and see to it that the connection goes away."""
+        self._drop(self._limits.send_timeout_seconds)
+        if closing is None:
+            return
+        message = {"type": "websocket.close", "code": int(closing.code), "reason": closing.reason}
+        with suppress(OSError, RuntimeError, TimeoutError):  # The server may have closed it at the same moment.
+            async with asyncio.timeout(self._limits.send_timeout_seconds):
+                await self._raw_send(message)
+
+    async def _stop(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, work: Callable[..., Coroutine[None, None, None]], *values: object) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guard(work, *values))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guard(self, work: Callable[..., Coroutine[None, None, None]], *values: object) -> None:
+        """Let whatever ends a task of the socket end the socket."""
+        try:
+            await work(*values)
+        except SocketClosing as closing:
+            self.end(closing)
+        except SocketGoneError:
+            self.end(None)
+        except Exception:
+            logger.exception("A WebSocket's task ended in an exception")
+            self.end(SocketClosing(CloseCode.INTERNAL_ERROR, "Internal server error"))
+
+    async def _read(self) -> None:
+        while True:
+            event = await self._receive()
+            if event["type"] == "websocket.disconnect":
+                raise SocketGoneError
+            self._heard_at = self._loop.time()
+            text = event.get("text")
+            if text is None:
+                raise bad("a message must be a text frame, not a binary one")
+            message = read_message(text, frame_bytes=self._limits.frame_bytes, id_length=self._limits.id_length)
+            await self._take(message)
+
+    async def _take(self, message: Message) -> None:
+        match message:
+            case Init():
+                await self._begin(message)
+            case Ping():
+                await self._send(write_pong(message))
+            case Pong():
+                pass
+            case Subscribe():
+                await self._subscribe(message)
+            case Complete():
+                self._complete(message)
+
+    async def _begin(self, message: Init) -> None:
+        if self._init_came.is_set():
+            raise SocketClosing(CloseCode.TOO_MANY_INITIALISATIONS, "Too many initialisation requests")
+        self._init_came.set()
+        try:
+            async with asyncio.timeout(self._limits.init_timeout_seconds):
+                context = await self._service.sign_in(message.token)
+        except AccessError as error:
+            raise SocketClosing(CloseCode.FORBIDDEN, "Forbidden") from error
+        except Exception as error:
+            logger.exception("Signing in over a WebSocket failed")
+            raise SocketClosing(CloseCode.TRY_AGAIN_LATER, "Try again later") from error
+        await self._send('{"type":"connection_ack"}')
+        self._signed_in = SignedIn(context)
+
+    async def _subscribe(self, message: Subscribe) -> None:
+        if self._signed_in is None:
+            raise SocketClosing(CloseCode.UNAUTHORIZED, "Unauthorized")
+        if message.id in self.operations:
+            reason = f"Subscriber for {message.id} already exists"
+            raise SocketClosing(CloseCode.SUBSCRIBER_EXISTS, reason)
+        operation, context = Operation(message), self._signed_in.context
+        if refusal := self._refusal(message.request):
+            errors = self._service.format_errors([refusal], context)
+            await self._send(operation.frame(failure(errors, is_started=False)))
+            return
+        self.operations[message.id] = operation
+        operation.task = self._start(self._operate, message.id, operation, context)
+
+    def _refusal(self, request: Request) -> GraphQLError | None:
+        """Say which limit a request breaks; those that the client has stopped count until they are gone."""
+        if len(self._tasks) >= self._limits.operations + OWN_TASKS:
+            return GraphQLError(f"At most {self._limits.operations} operations may run on one socket.")
+        if len(request.query.encode()) > self._limits.query_bytes:
+            return GraphQLError(f"The document must be no larger than {self._limits.query_bytes} bytes.")
+        return None
+
+    def _complete(self, message: Complete) -> None:
+        operation = self.operations.pop(message.id, None)
+        if operation is None or operation.task is None:
+            return
+        operation.is_stopped = True
+        operation.task.cancel()
+
+    async def _operate(self, operation_id: str, operation: Operation, context: ContextT) -> None:
+        service = self._service
+        stream = answers(
+            service.schema, request=operation.request, context=context, format_errors=service.format_errors
+        )
+        try:
+            async with aclosing(stream):
+                async for answer in stream:
+                    await self._send(operation.frame(answer), operation=operation)
+                    if answer.type == "error":
+                        return
+            await self._send(operation.last_frame(), operation=operation)
+        finally:
+            if self.operations.get(operation_id) is operation:
+                del self.operations[operation_id]
+
+    async def _send(self, text: str, *, operation: Operation | None = None) -> None:
+        """Have one message leave, after those that came before it.
+
+        Nothing of an operation is sent once the client has stopped it, even where its source ignored that.
+        """
+        async with self._lock:
+            if self._ended.done():
+                raise SocketGoneError
+            if operation is not None and operation.is_stopped:
+                return
+            self._sending_since = self._loop.time()
+            if self._stall_timer is None:
+                self._watch_sending(self._limits.send_timeout_seconds)
+            try:
+                await self._raw_send({"type": "websocket.send", "text": text})
+            except OSError as error:
+                raise SocketGoneError from error
+            finally:
+                self._sending_since = None
+
+    def _watch_sending(self, after_seconds: float) -> None:
+        self._stall_timer = self._loop.call_later(after_seconds, self._check_sending)
+
+    def _check_sending(self) -> None:
+        """Drop a socket whose message does not leave: one timer now and then, rather than one a message.
+
+        No close code can be told: it would have to wait behind that message.
+        """
+        self._stall_timer = None
+        if self._sending_since is None:
+            return
+        left = self._sending_since + self._limits.send_timeout_seconds - self._loop.time()
+        if left > 0:
+            self._watch_sending(left)
+        else:
+            logger.info("A WebSocket was dropped, because its client does not read")
+            self._drop(0.0)
+            self.end(None)
+
+    async def _keep_alive(self) -> None:
+        """Expect connection_init in time; from then on ask now and then whether the client is there."""
+        try:
+            async with asyncio.timeout(self._limits.init_timeout_seconds):
+                await self._init_came.wait()
+        except TimeoutError as error:
+            reason = "Connection initialisation timeout"
+            raise SocketClosing(CloseCode.INITIALISATION_TIMEOUT, reason) from error
+        next_ping_at = self._loop.time() + self._limits.ping_interval_seconds
+        while True:
+            silent_at = self._heard_at + self._limits.pong_timeout_seconds
+            await asyncio.sleep(min(next_ping_at, silent_at) - self._loop.time())
+            if self._loop.time() >= self._heard_at + self._limits.pong_timeout_seconds:
+                raise SocketClosing(CloseCode.NOT_KEEPING_UP, "No message came in time, not even a pong")
+            if self._loop.time() >= next_ping_at:
+                await self._send('{"type":"ping"}')
+                next_ping_at = self._loop.time() + self._limits.ping_interval_seconds
+
+
+class TransportWebSocket(Generic[ContextT]):
+    """The endpoint: an ASGI application for the scope `websocket`.
+
+    allowed_origins: pages of other hosts that may connect, each as scheme://host[:port].
+    """
+
+    def __init__(
+        self,
+        *,
+        schema: strawberry.Schema,
+        sign_in: SignIn[ContextT],
+        format_errors: FormatErrors[ContextT],
+        limits: SocketLimits = SocketLimits(),
+        allowed_origins: frozenset[str] = frozenset(),
+    ) -> None:
+        self._service = Service(schema=schema, sign_in=sign_in, format_errors=format_errors, limits=limits)
+        self._allowed_origins = allowed_origins
+        self._sessions: set[Session[ContextT]] = set()
+        self._is_draining = False
+
+    @property
+    def open_count(self) -> int:
+        """How many sockets are open."""
+        return len(self._sessions)
+
+    @property
+    def operation_count(self) -> int:
+        """How many operations run on all of them."""
+        return sum(len(session.operations) for session in self._sessions)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket from its handshake to its end."""
+        await receive()
+        with suppress(OSError):
+            if not is_same_origin(scope["headers"], allowed_origins=self._allowed_origins):
+                await send({"type": "websocket.close"})
+            elif SUBPROTOCOL not in scope["subprotocols"]:
+                await _accept_and_close(send, CloseCode.SUBPROTOCOL_NOT_ACCEPTABLE, "Subprotocol not acceptable")
+            else:
+                await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
+                await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        drop: Drop = scope.get("state", {}).get(DROP, _leave_open)
+        session = Session(self._service, receive=receive, send=send, drop=drop)
+        self._sessions.add(session)
+        if self._is_draining:
+            session.end(_service_restart())
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+
+    async def drain(self, *, over_seconds: float) -> None:
+        """Close every socket with 1012, one after the other over that time, and refuse new ones with 1012."""
+        self._is_draining = True
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.end(_service_restart())
+            await asyncio.sleep(over_seconds / len(sessions))
+
+
+def _service_restart() -> SocketClosing:
+    return SocketClosing(CloseCode.SERVICE_RESTART, "Service restart")
+
+
+async def _accept_and_close(send: Send, code: CloseCode, reason: str) -> None:
+    """Refuse in a way that a browser's page can read: a refused handshake tells it nothing."""
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": int(code), "reason": reason})
+
+
+def _leave_open(_after_seconds: float) -> None:
+    """Drop nothing: the server has no way to."""
+
+
+def is_same_origin(headers: Iterable[tuple[bytes, bytes]], *, allowed_origins: frozenset[str]) -> bool:
+    """Tell whether a handshake comes from no page, from one of ours, or from one that is allowed."""
+    values = [(name.lower(), value.decode("latin-1").strip().lower()) for name, value in headers]
+    hosts = {value for name, value in values if name == b"host"}
+    origins = {value for name, value in values if name == b"origin"}
+    return all(origin in allowed_origins or _is_of_host(origin, hosts=hosts) for origin in origins)
+
+
+def _is_of_host(origin: str, *, hosts: set[str]) -> bool:
+    try:
+        url = urlsplit(origin)
+    except ValueError:
+        return False
+    port = DEFAULT_PORTS.get(url.scheme)
+    if port is None or not url.netloc:
+        return False
+    return {url.netloc.removesuffix(port)} == {host.removesuffix(port) for host in hosts}
