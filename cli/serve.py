@@ -81,9 +81,11 @@ class _Signals:
 
     def listen(self) -> None:
         """Take the signals from now on; a SIGHUP that `nohup` ignores stays ignored."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                asyncio.get_running_loop().add_signal_handler(number, self._take, number)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
+            asyncio.get_running_loop().add_signal_handler(number, self._take, number)
 
     async def asked(self) -> int:
         """Wait for the first signal and return the exit code of a clean stop."""

@@ -133,31 +133,35 @@ class Supervisor:
     def _keep(self, child: Child, *, backoff: Backoff | None) -> "_Keeper":
         """Start keeping a child under its name."""
         assert child.name not in self._keepers
-        keeper = _Keeper(child, output=self._output, backoff=backoff, on_death=self._count)
+        keeper = _Keeper(child, output=self._output, backoff=backoff, is_hopeless=self._is_hopeless)
         self._keepers[child.name] = keeper
         return keeper
 
-    def _count(self, name: str, code: int) -> None:
-        """Give up on a child that said several times that its configuration is wrong."""
-        if code == os.EX_CONFIG and self._may_give_up:
-            self._misconfigured[name] += 1
-            if self._misconfigured[name] == HOPELESS_DEATHS:
-                self._hopeless.put_nowait(name)
+    def _is_hopeless(self, name: str, code: int) -> bool:
+        """Count a death, and give up on a child that said several times that its configuration is wrong."""
+        if code != os.EX_CONFIG or not self._may_give_up:
+            return False
+        self._misconfigured[name] += 1
+        if self._misconfigured[name] < HOPELESS_DEATHS:
+            return False
+        self._hopeless.put_nowait(name)
+        return True
 
 
 class _Keeper:
     """One child and its task: alive, waiting to be started again, or stopped.
 
     backoff: None runs the child once.
+    is_hopeless: told of each death; tells whether to leave it at that.
     """
 
     def __init__(
-        self, child: Child, *, output: Output, backoff: Backoff | None, on_death: Callable[[str, int], None]
+        self, child: Child, *, output: Output, backoff: Backoff | None, is_hopeless: Callable[[str, int], bool]
     ) -> None:
         self.child = child
         self._output = output
         self._backoff = backoff
-        self._on_death = on_death
+        self._is_hopeless = is_hopeless
         self._stopping = asyncio.Event()
         self._process: _Process | None = None
         self.task = asyncio.create_task(self._keep(), name=f"keep {child.name}")
@@ -179,7 +183,7 @@ class _Keeper:
             self._process.kill()
 
     async def _keep(self) -> int:
-        """Run the child until it is stopped and return its last exit code."""
+        """Run the child until it is stopped or hopeless and return its last exit code."""
         loop = asyncio.get_running_loop()
         wait_seconds: float | None = None
         code = 0
@@ -188,9 +192,11 @@ class _Keeper:
             code = await self._run()
             if self._stopping.is_set() or self._backoff is None:
                 break
+            if self._is_hopeless(self.child.name, code):
+                self._say(describe_exit(code))
+                break
             wait_seconds = self._backoff.after(wait_seconds, lived_seconds=loop.time() - started)
             self._say(f"{describe_exit(code)}; started again in {wait_seconds:g} s")
-            self._on_death(self.child.name, code)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait_seconds)
         return code

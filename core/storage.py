@@ -102,6 +102,15 @@ class WeightsVolume:
             raise
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
+    def staged_jobs(self) -> list[UUID]:
+        """List the jobs that have something in staging."""
+        found = []
+        with suppress(FileNotFoundError), self._opened(HIDDEN, "staging") as staging:
+            for entry in os.listdir(staging):
+                with suppress(ValueError):
+                    found.append(UUID(entry))
+        return found
+
     def drop_staging(self, job_id: UUID) -> None:
         """Remove all that a job has fetched."""
         with suppress(FileNotFoundError), self._opened(HIDDEN, "staging") as staging:

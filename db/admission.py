@@ -352,7 +352,7 @@ async def _busy(session: WriteSession) -> _Busy:
 def _obstacle(job: Job, *, busy: _Busy, now: datetime | None, free_bytes: int | None) -> WaitReason | None:
     """Say what keeps a queued job from running; None when nothing does."""
     if job.next_attempt_at is not None and now is not None and job.next_attempt_at > now:
-        return WaitReason.RETRY
+        return WaitReason.SPACE if job.waiting_for is WaitReason.SPACE else WaitReason.RETRY
     if job.subject_id in busy.subjects:
         return WaitReason.TARGET
     if free_bytes is not None and job.bytes_total is not None and job.bytes_total - job.bytes_done > free_bytes:

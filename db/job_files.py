@@ -80,3 +80,10 @@ async def count(session: AsyncSession, job_id: UUID, *, states: Sequence[FileSta
     if states is not None:
         statement = statement.where(JobFile.state.in_(states))
     return await session.scalar(statement) or 0
+
+
+async def finish(session: WriteSession, job_id: UUID) -> None:
+    """Mark every file of a job as done."""
+    await session.execute(
+        update(JobFile).where(JobFile.job_id == job_id).values(state=FileState.DONE, bytes_done=JobFile.size_bytes)
+    )

@@ -21,7 +21,7 @@ from db.engine import Database, NewEvent, WriteSession
 from db.job_files import FileProgress
 from db.job_logs import NewLogLine
 from db.paging import Keyset, Page, PageRequest, fetch_page
-from db.tables import Job
+from db.tables import Job, QueueState
 from db.types import db_now
 
 MAX_ATTEMPTS = 5
@@ -365,8 +365,10 @@ async def reconcile(database: Database, *, actor: str) -> list[Job]:
             update(Job).where(*expired).values(**_REQUEUED, message=why, updated_at=db_now()).returning(Job)
         )
         found = list(requeued)
+        await session.execute(update(QueueState).values(synced_at=db_now()))
         events += [event_of(job, "job.queued", actor=actor, message=why) for job in found]
         if not events:
+            await session.commit()
             return []
         for job in found:
             await job_logs.write(session, job.id, NewLogLine(message=why, level=LogLevel.WARNING))

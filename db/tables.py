@@ -265,7 +265,8 @@ class QueueState(Base):
     __tablename__ = "queue_state"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    admitted_at: Mapped[datetime | None]
+    synced_at: Mapped[datetime | None]
+    """When a `sync` process last looked after the queue."""
 
 
 class Token(Base):

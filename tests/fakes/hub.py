@@ -147,7 +147,7 @@ class FakeHub:
     def add_tag(self, repo_id: str, tag: str, *, revision: str = "main") -> None:
         """Name a commit."""
         repository = self.repository(repo_id)
-        repository.tags[tag] = _sha_of(repository, revision)
+        repository.tags = {**repository.tags, tag: _sha_of(repository, revision)}
 
     def remove_repository(self, repo_id: str) -> None:
         """Delete a repository with its history."""

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 LARGEST_HEADER_BYTES = 25_000_000
 

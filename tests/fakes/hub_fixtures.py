@@ -47,9 +47,8 @@ def no_strangers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[li
 
 
 @pytest.fixture(name="hub")
-def running_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def running_hub() -> Iterator[FakeHub]:
     with FakeHub() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
         yield running
 
 

@@ -160,8 +160,9 @@ class Repository:
             else:
                 merged[path] = stored_file(path, source)
         made = self._commit_of(dict(sorted(merged.items())), parent=parent, title=title)
-        self.commits[made.sha] = made
-        self.branches[branch] = made.sha
+        # New dictionaries, not changed ones: requests may be looking at them.
+        self.commits = {**self.commits, made.sha: made}
+        self.branches = {**self.branches, branch: made.sha}
         return made
 
     def _commit_of(self, files: dict[str, StoredFile], *, parent: Commit | None, title: str) -> Commit:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, quote, unquote, urlencode
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, request_response
 
 from tests.fakes import hub_access, hub_metadata
 from tests.fakes.hub_access import HubError, TokenInfo
@@ -72,8 +72,10 @@ def build_app(hub: "FakeHub") -> Starlette:
     async def answer(request: Request) -> Response:
         return await _answer(hub, request)  # type: ignore[return-value]
 
-    everything = Route("/{rest:path}", answer, methods=["GET", "HEAD", "POST"])
-    return Starlette(routes=[Mount("/_control", routes=control_routes(hub)), everything])
+    app = Starlette(routes=[Mount("/_control", routes=control_routes(hub))])
+    # Not a route: none matches a path with an encoded line break, and the Hub has an answer to that too.
+    app.router.default = request_response(answer)
+    return app
 
 
 def parse(raw_path: str) -> Address:
@@ -130,7 +132,8 @@ def _require_quota(*, is_within: bool) -> None:
 
 def refusal(error: HubError) -> Response:
     """Return an error as the Hub words it: in headers, and in JSON."""
-    headers = {**error.headers, "X-Error-Message": error.message.encode("ascii", "backslashreplace").decode()}
+    line = " ".join(error.message.split()).encode("ascii", "backslashreplace").decode()
+    headers = {**error.headers, "X-Error-Message": line}
     if error.code is not None:
         headers["X-Error-Code"] = error.code
     return JSONResponse({"error": error.message}, error.status, headers)
@@ -183,6 +186,9 @@ def _dispatch(hub: "FakeHub", request: Request, address: Address, target: Target
     handler = HANDLERS.get(address.action)
     if handler is None:
         raise HubError(404, None, "Sorry, we can't find the page you are looking for.")
+    methods = ("POST",) if address.action == "models/paths-info" else ("GET", "HEAD")
+    if request.method not in methods:
+        raise HubError(405, None, "Method not allowed")
     authorization = None if address.at == "cdn" else request.headers.get("authorization")
     who = hub_access.authenticate(hub.tokens, authorization)
     query = parse_qs(request.url.query, keep_blank_values=True)
@@ -225,13 +231,20 @@ def _require_known(names: list[str], known: frozenset[str], key: str) -> None:
 
 def _page(ask: Ask, rows: list[dict[str, Any]]) -> Response:
     """Return one page of rows, with a link to the next one if there is any."""
-    start = int(ask.query.get("cursor", ["0"])[0])
-    size = min(int(ask.query.get("limit", ["1000"])[0]), ask.hub.page_size)
+    start = _count_of(ask, "cursor", default=0)
+    size = max(1, min(_count_of(ask, "limit", default=1000), ask.hub.page_size))
     response = JSONResponse(rows[start : start + size])
     if start + size < len(rows):
         query = urlencode({**ask.query, "cursor": [str(start + size)]}, doseq=True)
         response.headers["Link"] = f'<{ask.base_url}{ask.request.url.path}?{query}>; rel="next"'
     return response
+
+
+def _count_of(ask: Ask, key: str, *, default: int) -> int:
+    text = ask.query.get(key, [str(default)])[0]
+    if not (text.isascii() and text.isdecimal()):
+        raise HubError(400, None, f'"{key}" must be a number')
+    return int(text)
 
 
 def _model_info(ask: Ask) -> Reply:

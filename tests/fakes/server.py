@@ -4,6 +4,7 @@ The port is picked by the kernel, so any number of servers can run side by side.
 What the application does is left to it; this file only starts and stops.
 """
 
+import contextlib
 import socket
 import threading
 import time
@@ -67,7 +68,8 @@ class AppServer:
 
     @staticmethod
     def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
-        with listener:
+        # uvicorn exits the thread when the application does not start; whoever waits for it says so.
+        with listener, contextlib.suppress(SystemExit):
             server.run(sockets=[listener])
 
     def _wait_until_started(self) -> None:

@@ -5,19 +5,14 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
 import urllib3
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import _detect_agent
 
 from tests.fakes.hub import FakeHub, TokenInfo, demo_hub
@@ -107,7 +102,8 @@ def test_paths_info_leaves_out_what_is_not_there(hub: FakeHub, commit: str) -> N
     rows = api(hub).get_paths_info("acme/small", ["model.safetensors", "sub", "nothing"])
 
     assert [row.path for row in rows] == ["model.safetensors", "sub"]
-    assert rows[0].lfs.sha256 == SHA256
+    assert isinstance(rows[0], RepoFile)
+    assert (rows[0].lfs and rows[0].lfs.sha256) == SHA256
 
 
 def test_safetensors_and_gguf_blocks_are_read_from_the_files(hub: FakeHub) -> None:
@@ -188,7 +184,7 @@ def test_the_real_model_is_served_from_disk(hub: FakeHub, tmp_path: Path) -> Non
 
     folder = Path(snapshot_download(MINILM, endpoint=hub.url, local_dir=tmp_path, token=False))
 
-    assert len(minilm_files()) == 12
+    assert len(minilm_files()) == 13
     for path, source in minilm_files().items():
         with source.open("rb") as wanted, (folder / path).open("rb") as got:
             assert hashlib.file_digest(got, "sha256").digest() == hashlib.file_digest(wanted, "sha256").digest()
@@ -291,123 +287,11 @@ def test_signed_urls_expire_and_cannot_be_made_up(hub: FakeHub, commit: str, htt
     assert hub.bytes_served() == 0
 
 
-def test_missing_and_private_repositories_are_refused_alike(hub: FakeHub, http: urllib3.PoolManager) -> None:
-    hub.tokens |= {"hf_x": TokenInfo("reader"), "hf_y": TokenInfo("friend", private=frozenset({"acme/secret"}))}
-    hub.add_repository("acme/secret", FILES, private=True)
-    bearer = {"Authorization": "Bearer hf_x"}
-
-    for repo_id in ("acme/secret", "acme/nothing"):
-        anonymous = http.request("GET", f"{hub.url}/api/models/{repo_id}")
-        known = http.request("GET", f"{hub.url}/{repo_id}/resolve/main/config.json", headers=bearer)
-        assert (anonymous.status, anonymous.headers.get("X-Error-Code")) == (401, None)
-        assert anonymous.headers["X-Error-Message"] == "Invalid username or password."
-        assert (known.status, known.headers["X-Error-Code"]) == (404, "RepoNotFound")
-        assert known.headers["X-Error-Message"] == "Repository not found"
-    with pytest.raises(RepositoryNotFoundError):
-        api(hub, "hf_x").model_info("acme/secret")
-    assert api(hub, "hf_y").model_info("acme/secret").private is True
-
-
-def test_wrong_revisions_and_files_are_named(hub: FakeHub, commit: str) -> None:
-    with pytest.raises(RevisionNotFoundError):
-        api(hub).model_info("acme/small", revision="nowhere")
-    with pytest.raises(RevisionNotFoundError):
-        hf_hub_download("acme/small", "config.json", revision="nowhere", endpoint=hub.url, token=False)
-    with pytest.raises(RemoteEntryNotFoundError):
-        hf_hub_download("acme/small", "nothing.json", endpoint=hub.url, token=False)
-    assert [record.status for record in hub.requests] == [404, 404, 404]
-
-
-def test_an_unknown_token_is_401_even_on_a_public_repository(hub: FakeHub, commit: str) -> None:
-    with pytest.raises(HfHubHTTPError) as refused:
-        api(hub, "hf_wrong").model_info("acme/small")
-
-    assert refused.value.response.status_code == 401
-    assert "X-Error-Code" not in refused.value.response.headers
-
-
-def test_whoami_tells_name_and_role(hub: FakeHub) -> None:
-    hub.tokens["hf_x"] = TokenInfo("reader", role="fineGrained", can_read_gated=False)
-
-    me = api(hub, "hf_x").whoami()
-
-    assert me["name"] == "reader"
-    assert me["auth"]["accessToken"]["role"] == "fineGrained"
-    assert me["auth"]["accessToken"]["fineGrained"]["canReadGatedRepos"] is False
-    with pytest.raises(HfHubHTTPError, match="401"):
-        api(hub, "hf_wrong").whoami()
-
-
-def test_a_gate_is_open_for_granted_tokens_only(hub: FakeHub) -> None:
-    gated = "acme/gated"
-    hub.add_repository(gated, {**FILES, "README.md": b"# Gated\n"}, gated="manual")
-    hub.tokens["granted"] = TokenInfo("a", granted=frozenset({gated}))
-    hub.tokens["stranger"] = TokenInfo("b")
-    hub.tokens["awaiting"] = TokenInfo("c", awaiting=frozenset({gated}))
-    hub.tokens["reset"] = TokenInfo("d", reset=frozenset({gated}))
-    words = {"stranger": "not in the authorized list", "awaiting": "awaiting a review", "reset": "reset"}
-
-    api(hub, "granted").auth_check(gated)
-
-    for token, said in words.items():
-        with pytest.raises(GatedRepoError, match=said) as refused:
-            api(hub, token).auth_check(gated)
-        assert refused.value.response.status_code == 403
-    with pytest.raises(GatedRepoError, match="log in") as refused:
-        api(hub).auth_check(gated)
-    assert refused.value.response.status_code == 401
-
-
-def test_a_gate_leaves_metadata_and_the_card_open_and_hides_the_rest(hub: FakeHub, http: urllib3.PoolManager) -> None:
-    hub.add_repository("acme/gated", {**FILES, "README.md": b"# Gated\n"}, gated="auto")
-    paths = ["README.md", "LICENSE", "config.json", "nothing.json", "sub/README.md"]
-
-    codes = {}
-    for path in paths:
-        answer = http.request("HEAD", f"{hub.url}/acme/gated/resolve/main/{path}")
-        codes[path] = (answer.status, answer.headers.get("X-Error-Code"))
-
-    assert codes == {
-        "README.md": (200, None),
-        "LICENSE": (404, "EntryNotFound"),
-        "config.json": (401, "GatedRepo"),
-        "nothing.json": (401, "GatedRepo"),
-        "sub/README.md": (401, "GatedRepo"),
-    }
-    assert http.request("GET", f"{hub.url}/acme/gated/raw/main/README.md").status == 401
-    assert api(hub).model_info("acme/gated", files_metadata=True).gated == "auto"
-    assert len(list(api(hub).list_repo_tree("acme/gated", recursive=True))) == 6
-
-
-def test_a_disabled_repository_says_so(hub: FakeHub, http: urllib3.PoolManager) -> None:
-    hub.add_repository("acme/off", FILES, disabled=True)
-
-    answer = http.request("GET", f"{hub.url}/api/models/acme/off")
-
-    assert (answer.status, answer.json()) == (403, {"error": "Access to this resource is disabled."})
-
-
-def test_every_answer_carries_a_request_id_and_the_rate_limit(
-    hub: FakeHub, commit: str, http: urllib3.PoolManager
-) -> None:
-    hub.quotas.limits["api"] = 2
-
-    answers = [http.request("GET", f"{hub.url}/api/models/acme/small") for _ in range(3)]
-
-    assert [answer.status for answer in answers] == [200, 200, 429]
-    assert [answer.headers["RateLimit"].split(";")[:2] for answer in answers] == [
-        ['"api"', "r=1"],
-        ['"api"', "r=0"],
-        ['"api"', "r=0"],
-    ]
-    assert answers[0].headers["RateLimit-Policy"] == '"fixed window";"api";q=2;w=300'
-    assert len({answer.headers["X-Request-Id"] for answer in answers}) == 3
-
-
 def test_agent_harnesses_are_asked_from_the_default_endpoint_not_from_the_given_one(
     hub: FakeHub, commit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_detect_agent, "_registry", None)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     with FakeHub() as default:
         monkeypatch.setattr(constants, "ENDPOINT", default.url)
 
@@ -444,12 +328,36 @@ def test_curl_resumes_where_it_stopped(hub: FakeHub, tmp_path: Path) -> None:
     assert hub.bytes_served(MINILM, "model.safetensors") == 10_868_376
 
 
+def test_four_connections_fetch_a_quarter_each(hub: FakeHub, commit: str) -> None:
+    def quarter(first: int) -> bytes:
+        with urllib3.PoolManager() as pool:
+            headers = {"Range": f"bytes={first}-{first + 74_999}"}
+            return pool.request("GET", f"{hub.url}/acme/small/resolve/main/model.safetensors", headers=headers).data
+
+    with ThreadPoolExecutor(4) as threads:
+        parts = list(threads.map(quarter, range(0, 300_000, 75_000)))
+
+    assert b"".join(parts) == WEIGHTS
+    assert hub.bytes_served() == 300_000
+    assert sorted(record.status for record in hub.requests) == [206] * 4 + [302] * 4
+
+
 @pytest.mark.skipif(shutil.which("aria2c") is None, reason="aria2c is not installed")
 def test_aria2c_fetches_in_four_connections(hub: FakeHub, tmp_path: Path) -> None:
     hub.add_repository(MINILM, minilm_files())
     url = f"{hub.url}/{MINILM}/resolve/main/model.safetensors"
 
-    arguments = ["--no-conf", "-q", "-x4", "-s4", "-k1M", f"--dir={tmp_path}", "--out=model.safetensors", url]
+    arguments = [
+        "--no-conf",
+        "--all-proxy=",
+        "-q",
+        "-x4",
+        "-s4",
+        "-k1M",
+        f"--dir={tmp_path}",
+        "--out=model.safetensors",
+        url,
+    ]
     subprocess.run(["aria2c", *arguments], check=True, timeout=30)
 
     assert (tmp_path / "model.safetensors").read_bytes() == minilm_files()["model.safetensors"].read_bytes()

@@ -1,143 +1,23 @@
 """The rules of graphql-transport-ws, one by one, over real sockets."""
 
-import asyncio
 import json
-import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 
 import pytest
-import uvicorn
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.frames import Frame, Opcode
+from websockets.exceptions import InvalidStatus
 
-from graph.ws import DroppableProtocol, SocketLimits, TransportWebSocket, is_same_origin
-from tests.graph.ws_schema import GOOD_TOKEN, Viewer, World, format_errors, schema, sign_in_to
+from graph.ws import SocketLimits, is_same_origin
+from tests.graph.ws_endpoint import INIT, Endpoint, complete, next_, serving, until, until_closed
+from tests.graph.ws_schema import GOOD_TOKEN
 
-LIMITS = SocketLimits()
-INIT = {"type": "connection_init", "payload": {"authorization": f"Bearer {GOOD_TOKEN}"}}
 MASKED = {"message": "masked", "viewer": GOOD_TOKEN}
-
-
-@dataclass
-class Endpoint:
-    app: TransportWebSocket[Viewer]
-    server: uvicorn.Server
-    port: int
-    world: World = field(default_factory=World)
-
-    @asynccontextmanager
-    async def socket(self, **options) -> AsyncIterator["Client"]:
-        options = {"subprotocols": ["graphql-transport-ws"], "compression": None, "ping_interval": None} | options
-        async with connect(f"ws://127.0.0.1:{self.port}/graphql", proxy=None, **options) as connection:
-            yield Client(connection)
-
-    @asynccontextmanager
-    async def client(self, **options) -> AsyncIterator["Client"]:
-        """A socket that was acknowledged."""
-        async with self.socket(**options) as client:
-            await client.send(INIT)
-            assert await client.receive() == {"type": "connection_ack"}
-            yield client
-
-
-@dataclass
-class Client:
-    connection: ClientConnection
-
-    async def send(self, message: object) -> None:
-        await self.connection.send(message if isinstance(message, str | bytes) else json.dumps(message))
-
-    async def subscribe(self, query: str, *, key: str = "1", **payload: object) -> None:
-        await self.send({"id": key, "type": "subscribe", "payload": {"query": query} | payload})
-
-    async def complete(self, key: str) -> None:
-        await self.send({"id": key, "type": "complete"})
-
-    async def receive(self) -> dict[str, object]:
-        async with asyncio.timeout(5):
-            frame = await self.connection.recv()
-        assert isinstance(frame, str), "a message must be a text frame"
-        return json.loads(frame)
-
-    async def receive_all(self) -> list[dict[str, object]]:
-        """Everything that came before the answer to a ping of now."""
-        await self.send({"type": "ping", "payload": {"until": "now"}})
-        messages = []
-        while (message := await self.receive()) != {"type": "pong", "payload": {"until": "now"}}:
-            messages.append(message)
-        return messages
-
-    async def closing(self) -> tuple[int, str]:
-        """The code and the reason with which the server closes, which must be all that it still says."""
-        async with asyncio.timeout(5):
-            with pytest.raises(ConnectionClosed):
-                await self.connection.recv()
-        return self.connection.close_code, self.connection.close_reason
-
-
-@asynccontextmanager
-async def serving(
-    limits: SocketLimits = LIMITS,
-    *,
-    allowed_origins: frozenset[str] = frozenset(),
-    ws_max_size: int | None = None,
-) -> AsyncIterator[Endpoint]:
-    world = World()
-    app = TransportWebSocket(
-        schema=schema,
-        sign_in=sign_in_to(world),
-        format_errors=format_errors,
-        limits=limits,
-        allowed_origins=allowed_origins,
-    )
-    config = uvicorn.Config(
-        app,
-        ws=DroppableProtocol,
-        ws_max_size=ws_max_size or limits.frame_bytes,
-        ws_per_message_deflate=False,
-        ws_ping_interval=None,
-        lifespan="off",
-        log_level="warning",
-    )
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await until(lambda: server.started)
-    try:
-        yield Endpoint(app=app, server=server, port=listener.getsockname()[1], world=world)
-    finally:
-        server.should_exit = True
-        await task
 
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
     async with serving() as endpoint:
         yield endpoint
-
-
-async def until(is_so: Callable[[], bool], *, within_seconds: float = 5.0) -> None:
-    async with asyncio.timeout(within_seconds):
-        while not is_so():  # noqa: ASYNC110 - what is waited for knows nothing of us
-            await asyncio.sleep(0.005)
-
-
-async def until_closed(client: Client) -> AsyncIterator[str]:
-    with suppress(ConnectionClosed):
-        while True:
-            yield await client.connection.recv()
-
-
-def next_(data: object, *, key: str = "1", **more: object) -> dict[str, object]:
-    return {"id": key, "type": "next", "payload": {"data": data} | more}
-
-
-def complete(key: str = "1") -> dict[str, object]:
-    return {"id": key, "type": "complete"}
 
 
 # What operations answer
@@ -161,10 +41,10 @@ async def test_a_mutation_runs_once_and_completes(endpoint):
 
 async def test_a_subscription_answers_every_value_then_complete(endpoint):
     async with endpoint.client() as client:
-        await client.subscribe("subscription { count(to: 3) }", id='a"\\ü')
+        await client.subscribe("subscription { count(to: 3) }", key='a"\\ü')
 
         messages = [await client.receive() for _ in range(4)]
-        values = [next_({"count": number}, id='a"\\ü') for number in (1, 2, 3)]
+        values = [next_({"count": number}, key='a"\\ü') for number in (1, 2, 3)]
         assert messages == [*values, complete('a"\\ü')]
         assert endpoint.world.open_sources == 0
 
@@ -199,7 +79,8 @@ async def test_operations_run_side_by_side(endpoint):
     ("query", "more", "message"),
     [
         ("{ hello", {}, "Syntax Error: Expected Name, found <EOF>."),
-        ("", {}, "Syntax Error: Unexpected <EOF>."),
+        ("", {}, 'Request data is missing a "query" value'),
+        (" ", {}, "Syntax Error: Unexpected <EOF>."),
         ("{ nothing }", {}, "Cannot query field 'nothing' on type 'Query'."),
         ("query A { hello } query B { hello }", {"operationName": "C"}, 'Unknown operation named "C".'),
         ("query ($n: String!) { hello(name: $n) }", {}, None),
@@ -383,6 +264,16 @@ async def test_subscribing_before_the_acknowledgement_is_closed_with_4401(endpoi
     assert endpoint.world.mutations == 0
 
 
+async def test_a_fault_of_ours_is_closed_with_4500(endpoint):
+    async with endpoint.socket() as client:
+        await client.send({"type": "connection_init", "payload": {"authorization": "Bearer unlucky"}})
+        assert await client.receive() == {"type": "connection_ack"}
+
+        await client.subscribe("{ nothing }")
+
+        assert await client.closing() == (4500, "Internal server error")
+
+
 async def test_an_id_in_use_is_closed_with_4409(endpoint):
     async with endpoint.client() as client:
         await client.subscribe("subscription { blocked }", key="ä" * 64)
@@ -515,7 +406,7 @@ async def test_a_frame_too_large_is_closed_with_1009_before_it_is_read():
 @pytest.mark.parametrize("character", ["x", "ü"])
 async def test_a_frame_too_large_is_closed_with_4400_where_the_server_let_it_through(character):
     async with serving(SocketLimits(frame_bytes=1000), ws_max_size=5000) as endpoint, endpoint.client() as client:
-        await client.send('"' + character * (999 // len(character.encode())) + '"')
+        await client.send('"' + character * (1000 // len(character.encode())) + '"')
 
         assert await client.closing() == (4400, "a message must be no larger than 1000 bytes")
 

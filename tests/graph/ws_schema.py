@@ -1,6 +1,7 @@
 """A schema with every kind of operation that a socket may meet, and the world that its resolvers act upon."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +19,10 @@ GOOD_TOKEN = "good"
 
 @dataclass
 class World:
-    """open_sources: generators that run; produced: values made by `endless`; gate: what `blocked` waits for."""
+    """open_sources: those that run; produced: values of `endless` by token; gate: what `blocked` waits for."""
 
     open_sources: int = 0
-    produced: int = 0
+    produced: Counter[str | None] = field(default_factory=Counter)
     mutations: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -46,7 +47,7 @@ def sign_in_to(world: World):
             await asyncio.sleep(3600)
         if token == "broken":
             raise ConnectionRefusedError("the database is away")
-        if token not in {GOOD_TOKEN, "reader"}:
+        if token not in {GOOD_TOKEN, "reader", "unlucky"}:
             raise UnauthenticatedError("no")
         return Viewer(token=token, world=world)
 
@@ -55,6 +56,8 @@ def sign_in_to(world: World):
 
 def format_errors(errors: Sequence[GraphQLError], viewer: Viewer) -> list[dict[str, object]]:
     """Mask what is not meant for clients; `viewer` shows that the context arrived."""
+    if viewer.token == "unlucky":
+        raise RuntimeError("a fault of ours")
     return [
         {"message": _message(error), "viewer": viewer.token} | ({"path": error.path} if error.path else {})
         for error in errors
@@ -63,7 +66,8 @@ def format_errors(errors: Sequence[GraphQLError], viewer: Viewer) -> list[dict[s
 
 def _message(error: GraphQLError) -> str:
     cause = error.original_error
-    return "masked" if cause is not None and not isinstance(cause, DomainError | GraphQLError) else error.message
+    is_tellable = cause is None or isinstance(cause, DomainError) or type(cause).__module__.startswith("strawberry")
+    return error.message if is_tellable else "masked"
 
 
 class Never(BasePermission):
@@ -132,7 +136,7 @@ class Subscription:
         world = info.context.world
         with world.source():
             while True:
-                world.produced += 1
+                world.produced[info.context.token] += 1
                 yield "x" * size
                 await asyncio.sleep(pause)
 

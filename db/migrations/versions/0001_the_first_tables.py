@@ -95,7 +95,7 @@ def upgrade() -> None:
     op.create_table(
         "queue_state",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("admitted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("synced_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_state")),
     )
     op.create_table(

@@ -1,0 +1,88 @@
+"""What a running job is told from outside: stop, and why. Polled at each chunk; wakes blocked reads."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from db.jobs import Claim
+
+
+class StopReason(StrEnum):
+    """Why a run has to end before its work is done."""
+
+    LOST = "LOST"
+    """The row is no longer ours: cancelled, or claimed by another worker."""
+    FAILED = "FAILED"
+    """Another file of the same job could not be had."""
+    SHUTDOWN = "SHUTDOWN"
+    """This process stops; the job goes on elsewhere."""
+
+
+class RunStopped(Exception):  # noqa: N818 - an instruction, not an error
+    """Ends a run at the next safe place."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RunControl:
+    """One run's flag. Safe to use from any thread.
+
+    A lease that could not be renewed in time counts as lost here too, on the monotonic clock: a process that was
+    frozen writes nothing after it wakes.
+    """
+
+    def __init__(self, claim: Claim, *, lease_seconds: float) -> None:
+        self.claim = claim
+        self._lease_seconds = lease_seconds
+        self._lease_ends = time.monotonic() + lease_seconds
+        self._reason: StopReason | None = None
+        self._stopped = threading.Event()
+        self._interrupts: set[Callable[[], None]] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def reason(self) -> StopReason | None:
+        """Why the run must end; None while it may go on."""
+        if self._reason is None and time.monotonic() > self._lease_ends:
+            self.stop(StopReason.LOST)
+        return self._reason
+
+    def prolong(self, *, asked_at: float) -> None:
+        """Note that the lease was renewed. asked_at: the monotonic time before the database was asked."""
+        self._lease_ends = asked_at + self._lease_seconds
+
+    def stop(self, reason: StopReason) -> None:
+        """Tell the run to end, and wake what it waits for. The first reason stands."""
+        with self._lock:
+            if self._reason is None:
+                self._reason = reason
+            interrupts = list(self._interrupts)
+        self._stopped.set()
+        for interrupt in interrupts:
+            interrupt()
+
+    def check(self) -> None:
+        """Raise RunStopped when the run must end."""
+        if (reason := self.reason) is not None:
+            raise RunStopped(reason)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not after the run has been told to end. Raises: RunStopped."""
+        self._stopped.wait(seconds)
+        self.check()
+
+    @contextmanager
+    def interruptible(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Have something called when the run must end, for the length of a block. Raises: RunStopped."""
+        with self._lock:
+            self._interrupts.add(interrupt)
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._interrupts.discard(interrupt)

@@ -1,0 +1,229 @@
+"""Install a repository's weights at one commit: the life of an INSTALL_WEIGHTS job."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
+
+from actors.control import RunControl, RunStopped, StopReason
+from actors.download import Counter, FileTransfer, volume_failure
+from actors.reporter import Reporter
+from actors.source import FileSource
+from actors.threads import in_thread
+from actors.tools import Tools
+from core.errors import JobErrorCode, JobFailure
+from core.ids import NodeType, global_id
+from core.job import InstallRequest, JobStage
+from core.manifest import Manifest
+from core.names import COMMIT
+from core.repository import RepositoryFile
+from core.selection import FileFormat, format_of, select_files
+from core.version import VERSION
+from db import job_files, jobs, weight_sets
+from db.admission import ResolvedPlan
+from db.engine import NewEvent
+from db.tables import Job
+
+FILES_AT_ONCE = 4
+GIVE_UP_SECONDS = 1.0
+"""How long a stopped run waits for its threads; one that hangs in the network is left behind and writes nothing."""
+
+
+async def install_weights(tools: Tools, job: Job, control: RunControl) -> None:
+    """Download one commit's files into the volume.
+
+    Raises: JobFailure, RunStopped, LostClaimError.
+    Safe to repeat: whole files and parts of earlier runs are kept, a set that is already published is only noted.
+    Order: the row is RUNNING before the first byte and SUCCEEDED after the last rename.
+    """
+    request = weight_sets.request_of(job)
+    reporter = Reporter(tools, job, control, message="Asking the Hub")
+    async with reporter.running():
+        plan = await _plan(tools, job, request, reporter)
+        if not await asyncio.to_thread(_is_published, tools, request, plan):
+            await asyncio.to_thread(_check_volume, tools, job, request, plan)
+            await _download(tools, job, request, plan, reporter)
+            await _publish(tools, job, request, plan, reporter)
+    control.check()
+    await _finish(tools, request, plan, control)
+
+
+async def _plan(tools: Tools, job: Job, request: InstallRequest, reporter: Reporter) -> ResolvedPlan:
+    """Read the plan that the job has; without one, ask the Hub and write it down before the first byte."""
+    async with tools.database.read() as session:
+        files = [
+            RepositoryFile(path=row.path, size_bytes=row.size_bytes, digest=row.digest)
+            for row in await job_files.all_of(session, job.id)
+        ]
+    if job.commit is not None and files:
+        return ResolvedPlan(commit=job.commit, files=files)
+    plan = await resolve(tools, request)
+    async with tools.database.write() as session:
+        await jobs.hold(
+            session,
+            reporter.control.claim,
+            commit=plan.commit,
+            bytes_total=plan.download_bytes,
+            files_total=len(plan.files),
+        )
+        await job_files.replace(session, job.id, plan.files)
+        await session.commit()
+    return plan
+
+
+async def resolve(tools: Tools, request: InstallRequest) -> ResolvedPlan:
+    """Ask the Hub what a revision is now, and choose the files.
+
+    Raises: JobFailure, final when nothing would be left to install.
+    """
+    snapshot = await tools.hub.snapshot(request.repo_id, request.revision)
+    files = select_files(snapshot.files, include=request.include, exclude=request.exclude)
+    if not files:
+        raise JobFailure(
+            JobErrorCode.INVALID,
+            f"No file of {request.repo_id} matches the patterns",
+            hint="Leave `include` out to take everything that a server needs.",
+        )
+    return ResolvedPlan(commit=snapshot.commit, files=files)
+
+
+def _is_published(tools: Tools, request: InstallRequest, plan: ResolvedPlan) -> bool:
+    """Tell whether the set is already there, whole: an earlier run died between its rename and its last write."""
+    try:
+        manifest = tools.volume.read_manifest(request.name)
+    except ValueError:
+        return False
+    return (
+        manifest is not None
+        and (manifest.repo_id, manifest.commit) == (request.repo_id, plan.commit)
+        and set(manifest.files) == set(plan.files)
+    )
+
+
+def _check_volume(tools: Tools, job: Job, request: InstallRequest, plan: ResolvedPlan) -> None:
+    """Look at the target and the room before the first byte.
+
+    Raises: JobFailure.
+    """
+    try:
+        tools.volume.check_target(request.name, replace=request.replace)
+        free_bytes = tools.volume.space().free_bytes
+    except OSError as error:
+        raise volume_failure(error) from error
+    if plan.download_bytes - job.bytes_done > free_bytes:
+        raise JobFailure(
+            JobErrorCode.INSUFFICIENT_STORAGE,
+            f"{plan.download_bytes - job.bytes_done:,} bytes are still to come and {free_bytes:,} are free",
+            hint="Delete a weight set; the install goes on by itself when there is room.",
+            retryable=True,
+        )
+
+
+async def _download(tools: Tools, job: Job, request: InstallRequest, plan: ResolvedPlan, reporter: Reporter) -> None:
+    """Fetch all files, a few at once; the first that cannot be had ends the others.
+
+    Raises: JobFailure, RunStopped.
+    """
+    counters = [Counter() for _ in plan.files]
+    reporter.begin_files(plan.files, counters)
+    reporter.stage, reporter.message = JobStage.DOWNLOADING, f"Downloading {len(plan.files)} files"
+    reporter.log(f"{len(plan.files)} files, {plan.download_bytes:,} bytes, commit {plan.commit}")
+    if any(format_of(file.path) is FileFormat.PICKLE for file in plan.files):
+        reporter.log("Some weights are pickle files: loading them can run code. Prefer safetensors.")
+    source = FileSource(tools.hub, repo_id=request.repo_id, commit=plan.commit)
+    room = asyncio.Semaphore(FILES_AT_ONCE)
+
+    async def fetch(number: int) -> None:
+        async with room:
+            reporter.control.check()
+            reporter.message = f"Downloading {plan.files[number].path}"
+            transfer = FileTransfer(
+                volume=tools.volume,
+                source=source,
+                job_id=job.id,
+                number=number,
+                file=plan.files[number],
+                commit=plan.commit,
+                control=reporter.control,
+                log=reporter.log,
+                patience=tools.patience,
+                counter=counters[number],
+            )
+            await in_thread(transfer.run, name=f"fetch-{number}")
+
+    try:
+        await _all_or_first_failure([fetch(number) for number in range(len(plan.files))], reporter.control)
+    finally:
+        source.close()
+
+
+async def _all_or_first_failure(fetches: Sequence[Coroutine[None, None, None]], control: RunControl) -> None:
+    """Wait for all; when one fails, or the run must end, stop the rest and raise what ended it."""
+    tasks = {asyncio.create_task(fetch) for fetch in fetches}
+    pending = set(tasks)
+    while pending:
+        finished, pending = await asyncio.wait(pending, timeout=GIVE_UP_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        failure = _worst([task.exception() for task in finished if not task.cancelled()])
+        if failure is None and control.reason is not None:
+            failure = RunStopped(control.reason)
+        if failure is not None:
+            control.stop(StopReason.FAILED)
+            await asyncio.wait(pending, timeout=GIVE_UP_SECONDS) if pending else None
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise failure
+
+
+def _worst(errors: Sequence[BaseException | None]) -> BaseException | None:
+    """Choose what to tell of several errors: a failure rather than an instruction to stop."""
+    found = [error for error in errors if error is not None]
+    return next((error for error in found if not isinstance(error, RunStopped)), found[0] if found else None)
+
+
+async def _publish(tools: Tools, job: Job, request: InstallRequest, plan: ResolvedPlan, reporter: Reporter) -> None:
+    """Let the set appear on the volume, unless the job is not ours any more.
+
+    Raises: JobFailure, RunStopped.
+    """
+    reporter.stage, reporter.message = JobStage.PUBLISHING, f"Publishing {request.name}"
+    await reporter.write()
+    reporter.control.check()
+    manifest = Manifest(
+        repo_id=request.repo_id,
+        requested_revision=request.revision,
+        commit=plan.commit,
+        files=tuple(plan.files),
+        installed_at=datetime.now(UTC),
+        version=VERSION,
+    )
+    try:
+        await asyncio.to_thread(tools.volume.publish, job.id, request.name, manifest, replace=request.replace)
+    except OSError as error:
+        raise volume_failure(error) from error
+
+
+async def _finish(tools: Tools, request: InstallRequest, plan: ResolvedPlan, control: RunControl) -> None:
+    """Write down that the set is there: job, set, files and events in one transaction."""
+    assert COMMIT.fullmatch(plan.commit)
+    total = plan.download_bytes
+    async with tools.database.write() as session:
+        done = await jobs.succeed(
+            session,
+            control.claim,
+            message=f"Installed {request.name} at {plan.commit[:8]}",
+            bytes_done=total,
+            bytes_total=total,
+            verified_bytes=total,
+            files_done=len(plan.files),
+            files_total=len(plan.files),
+        )
+        await weight_sets.publish(session, done.id, request, commit=plan.commit, files=plan.files)
+        await job_files.finish(session, done.id)
+        installed = NewEvent(
+            type="weights.installed",
+            subject_id=global_id(NodeType.WEIGHT_SET, request.name),
+            actor=done.created_by,
+            message=f"{request.name} is there: {total:,} bytes, commit {plan.commit[:8]}",
+            data={"name": request.name, "repoId": request.repo_id, "commit": plan.commit, "sizeBytes": total},
+        )
+        await session.commit_with(installed, jobs.event_of(done, "job.completed"))

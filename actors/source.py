@@ -1,0 +1,214 @@
+"""Where a file's bytes come from: the Hub's resolve address and the host that it sends us to.
+
+Redirects are followed here, five at most, never from https to http, and the credential goes to the Hub's own host
+only. An answer that is not exactly what was asked for is refused before its first byte is used.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Protocol
+from urllib.parse import urljoin, urlsplit
+
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3.exceptions import LocationParseError
+
+from core.errors import JobErrorCode, JobFailure
+from core.hub import Hub
+from core.repository import RepositoryFile
+
+MAX_REDIRECTS = 5
+MAX_RETRY_AFTER_SECONDS = 300.0
+CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+HEX_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+
+
+class TryLater(Exception):  # noqa: N818 - an instruction, not an error
+    """The same request may succeed after a while. retry_after_seconds: as the source asked; None: it did not."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RestartNeeded(Exception):  # noqa: N818
+    """The source cannot go on where we are: the file begins at zero."""
+
+
+class Timeouts(Protocol):
+    """The part of a transfer's patience that a request needs, in seconds."""
+
+    @property
+    def connect_seconds(self) -> float:
+        """For the connection."""
+
+    @property
+    def header_seconds(self) -> float:
+        """For the first byte of the answer."""
+
+    @property
+    def stall_seconds(self) -> float:
+        """For each further byte."""
+
+
+class FileSource:
+    """A repository at one commit, as a place to fetch files from. Safe to use from several threads."""
+
+    def __init__(self, hub: Hub, *, repo_id: str, commit: str, connections: int = 8) -> None:
+        self._hub = hub
+        self._repo_id = repo_id
+        self._commit = commit
+        self._pool = PoolManager(num_pools=8, maxsize=connections, retries=False)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.clear()
+
+    def open(
+        self, file: RepositoryFile, *, offset: int, etag: str | None, patience: Timeouts
+    ) -> tuple[BaseHTTPResponse, str | None]:
+        """Ask for a file from an offset on; return the open answer and the ETag of the host that gives it.
+
+        etag: what that host named the content before; an answer of other content is not continued.
+        Raises: TryLater, RestartNeeded, JobFailure (final), urllib3's HTTPError.
+        """
+        url = self._hub.resolve_url(self._repo_id, self._commit, file.path)
+        headers = {"Accept-Encoding": "identity", "User-Agent": "model-manager"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+            if etag is not None and not etag.startswith("W/"):
+                headers["If-Range"] = etag
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._request(url, headers, patience)
+            try:
+                self._check_identity(file, response, url)
+                if response.status not in {301, 302, 303, 307, 308}:
+                    self._check_answer(file, response, offset=offset)
+                    _allow_stalls(response, patience.stall_seconds)
+                    return response, response.headers.get("ETag")
+                url = _next_address(url, response.headers.get("Location"))
+            except BaseException:
+                response.close()
+                raise
+            response.drain_conn()
+            response.release_conn()
+        raise JobFailure(
+            JobErrorCode.HUB_UNAVAILABLE,
+            f"{file.path}: more than {MAX_REDIRECTS} redirects",
+            hint="The source sends us in circles; ask whoever runs it.",
+        )
+
+    def _request(self, url: str, headers: Mapping[str, str], patience: Timeouts) -> BaseHTTPResponse:
+        """Send one request."""
+        timeout = Timeout(connect=patience.connect_seconds, read=patience.header_seconds)
+        try:
+            return self._pool.request(
+                "GET",
+                url,
+                headers={**headers, **self._hub.headers_for(url)},
+                timeout=timeout,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except LocationParseError as error:
+            raise JobFailure(
+                JobErrorCode.HUB_UNAVAILABLE, "The Hub redirects to something that is no address"
+            ) from error
+
+    def _check_identity(self, file: RepositoryFile, response: BaseHTTPResponse, url: str) -> None:
+        """Compare what the Hub says of the file with what it said when it was listed.
+
+        Raises: RestartNeeded.
+        """
+        headers = response.headers
+        if response.status >= 400 or not url.startswith(self._hub.endpoint):
+            return
+        commit = headers.get("X-Repo-Commit")
+        if commit is not None and commit != self._commit:
+            raise RestartNeeded(f"the Hub answers for commit {commit[:8]} instead of {self._commit[:8]}")
+        named = _plain(headers.get("X-Linked-ETag") or headers.get("ETag"))
+        is_digest = HEX_DIGEST.fullmatch(named) is not None and len(named) == len(file.digest.value)
+        if is_digest and named != file.digest.value:
+            raise RestartNeeded(f"the Hub has other content now ({named[:8]}… instead of {file.digest.value[:8]}…)")
+        size = headers.get("X-Linked-Size")
+        if size is not None and size != str(file.size_bytes):
+            raise RestartNeeded(f"the Hub has {size} bytes now instead of {file.size_bytes}")
+
+    def _check_answer(self, file: RepositoryFile, response: BaseHTTPResponse, *, offset: int) -> None:
+        """Demand just the bytes that were asked for.
+
+        Raises: TryLater, RestartNeeded, JobFailure.
+        """
+        status, headers = response.status, response.headers
+        if status in {401, 403, 404}:
+            raise self._refused(file, response)
+        if status == 416:
+            raise RestartNeeded("the source has fewer bytes than we asked for (416)")
+        if status not in {200, 206}:
+            raise TryLater(f"the source answered {status}", retry_after_seconds=retry_after(headers.get("Retry-After")))
+        if status == 206:
+            found = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+            wanted = (offset, file.size_bytes - 1, file.size_bytes)
+            if found is None or tuple(int(group) for group in found.groups()) != wanted:
+                raise RestartNeeded(f"it answered with the range {headers.get('Content-Range')!r}")
+            return
+        if offset:
+            raise RestartNeeded("it answered with the whole file instead of the rest")
+        length = headers.get("Content-Length")
+        if length is not None and length != str(file.size_bytes):
+            raise RestartNeeded(f"it has {length} bytes instead of {file.size_bytes}")
+
+    def _refused(self, file: RepositoryFile, response: BaseHTTPResponse) -> Exception:
+        """Say why a file is not given: for good, or because a signed address has run out."""
+        if response.headers.get("X-Error-Code") is None and response.headers.get("X-Repo-Commit") is None:
+            asked_host = urlsplit(response.url or "").netloc
+            if asked_host and asked_host != urlsplit(self._hub.endpoint).netloc:
+                return TryLater(f"the storage host answered {response.status}: its address may have run out")
+        if response.headers.get("X-Error-Code") == "EntryNotFound":
+            return JobFailure(JobErrorCode.UPSTREAM_CHANGED, f"{file.path} is not in the repository any more")
+        return self._hub.refusal(
+            status=response.status,
+            error_code=response.headers.get("X-Error-Code"),
+            repo_id=self._repo_id,
+            revision=self._commit,
+        )
+
+
+def _allow_stalls(response: BaseHTTPResponse, seconds: float) -> None:
+    """Set how long each further read may wait; the headers had a limit of their own."""
+    connection = response.connection
+    socket = getattr(connection, "sock", None)
+    if socket is not None:
+        socket.settimeout(seconds)
+
+
+def _next_address(url: str, location: str | None) -> str:
+    """Follow one redirect. Raises: JobFailure when it leads nowhere or from https to http."""
+    target = urljoin(url, location or "")
+    scheme = urlsplit(target).scheme
+    if location is None or scheme not in {"http", "https"} or (url.startswith("https:") and scheme != "https"):
+        raise JobFailure(JobErrorCode.HUB_UNAVAILABLE, "The Hub redirects to an address that is not safe to follow")
+    return target
+
+
+def _plain(etag: str | None) -> str:
+    """Strip an ETag of its quotes and weakness mark."""
+    return (etag or "").removeprefix("W/").strip('"')
+
+
+def retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header, seconds or a date, as seconds from now: 0 to 300; None when there is none."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        seconds = (at - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else None  # noqa: PLR0124 - NaN
