@@ -4,8 +4,8 @@ Dramatiq carries hints and nothing else. Its retries, delays, time limits and sh
 job's row knows attempts, due times and leases. There is no global broker; whoever needs one builds it.
 """
 
-from collections.abc import Callable
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from collections.abc import Callable, Iterable
+from urllib.parse import urlencode
 from uuid import UUID
 
 import dramatiq
@@ -16,12 +16,15 @@ from core.job import Lane
 NAMESPACE = "model-manager"
 
 
-def build(redis_url: str, run: Callable[[str], None]) -> dramatiq.Broker:
-    """Make a broker and declare the lanes' actors on it. run: what a worker does with a job's id."""
+def build(redis_url: str, run: Callable[[str], None], *, served: Iterable[Lane] = Lane) -> dramatiq.Broker:
+    """Make a broker and declare the lanes' actors on it.
+
+    run: what a worker does with a job's id. served: the lanes that are declared; all of them to send to.
+    """
     broker: dramatiq.Broker = RedisBroker(  # type: ignore[no-untyped-call]  # its arguments have no types
         url=_with_time_limits(redis_url), namespace=NAMESPACE, middleware=[]
     )
-    for lane in Lane:
+    for lane in served:
         dramatiq.actor(broker=broker, actor_name=_actor_name(lane), queue_name=lane)(run)
     return broker
 
@@ -38,6 +41,5 @@ def _actor_name(lane: Lane) -> str:
 
 def _with_time_limits(url: str) -> str:
     """Add the connection's time limits, in seconds, to a Redis URL."""
-    parts = urlsplit(url)
     limits = urlencode({"socket_timeout": 5, "socket_connect_timeout": 3, "health_check_interval": 15})
-    return urlunsplit(parts._replace(query=f"{parts.query}&{limits}" if parts.query else limits))
+    return f"{url}{'&' if '?' in url else '?'}{limits}"

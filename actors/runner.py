@@ -81,7 +81,7 @@ class Runner:
         for control in self._leases.running():
             control.stop(StopReason.SHUTDOWN)
         deadline = time.monotonic() + within_seconds
-        while self._leases.running() and time.monotonic() < deadline:
+        while self._leases.running() and time.monotonic() < deadline:  # noqa: ASYNC110 - two threads share it
             await asyncio.sleep(0.02)
 
     async def _attempt(self, job: Job, control: RunControl) -> JobState:

@@ -9,12 +9,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
-from dramatiq import Broker
 from dramatiq import Worker as LaneWorker
 
 from actors import broker as lanes
@@ -73,15 +73,15 @@ async def running_worker(
         )
         loop = asyncio.get_running_loop()
         runners: list[Runner] = []
-        broker = lanes.build(settings.redis, lambda job_id: _hand_over(job_id, runners[0], loop))
-        dispatcher = Dispatcher(database, broker, interval_seconds=None)
+        run = partial(_hand_over, runners=runners, loop=loop)
+        dispatcher = Dispatcher(database, lanes.build(settings.redis, run), interval_seconds=None)
         runners.append(Runner(tools, worker_id=worker_id, leases=leases, after_each=dispatcher.wake))
         presence = Presence(
             tools, worker_id=worker_id, lanes=list(THREADS), leases=leases, interval_seconds=timing.presence
         )
         tasks = [asyncio.create_task(presence.run()), asyncio.create_task(dispatcher.run())]
         leases.start()
-        workers = await asyncio.to_thread(_start_lanes, broker)
+        workers = await asyncio.to_thread(_start_lanes, settings.redis, run)
         logger.info("worker ready", extra={"worker": worker_id, "weights": str(settings.weights)})
         try:
             yield
@@ -89,7 +89,7 @@ async def running_worker(
             await _stop(runners[0], leases, presence, workers, tasks)
 
 
-def _hand_over(job_id: str, runner: Runner, loop: asyncio.AbstractEventLoop) -> None:
+def _hand_over(job_id: str, *, runners: list[Runner], loop: asyncio.AbstractEventLoop) -> None:
     """Run a job on the process's loop and wait, in a lane's thread, until it has ended."""
     try:
         parsed = UUID(job_id)
@@ -97,19 +97,20 @@ def _hand_over(job_id: str, runner: Runner, loop: asyncio.AbstractEventLoop) -> 
         logger.warning("a message holds no job's id; it is dropped")
         return
     try:
-        asyncio.run_coroutine_threadsafe(runner.run(parsed), loop).result()
+        asyncio.run_coroutine_threadsafe(runners[0].run(parsed), loop).result()
     except Exception:
         logger.exception("a run ended in an error; its lease will run out", extra={"job": job_id})
 
 
-def _start_lanes(broker: Broker) -> list[LaneWorker]:
-    """Start a Dramatiq worker per lane.
+def _start_lanes(redis_url: str, run: Callable[[str], None]) -> list[LaneWorker]:
+    """Start a Dramatiq worker per lane, each with a broker of its own: two workers on one disturb each other.
 
     Each takes as many messages as it has threads: by default a busy worker hoards messages that others could run.
     """
     workers = []
     for lane, threads in THREADS.items():
-        worker = LaneWorker(broker, queues={lane}, worker_timeout=POLL_MILLISECONDS, worker_threads=threads)
+        broker = lanes.build(redis_url, run, served=[lane])
+        worker = LaneWorker(broker, worker_timeout=POLL_MILLISECONDS, worker_threads=threads)
         worker.queue_prefetch = threads
         worker.start()
         workers.append(worker)

@@ -3,9 +3,9 @@
 import logging
 import sys
 from datetime import UTC, datetime
-from typing_extensions import override
 
 import orjson
+from typing_extensions import override
 
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -50,5 +50,5 @@ def configure(*, level: str, json: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx2", "httpcore2", "urllib3", "aiosqlite", "alembic.runtime.migration", "dramatiq"):
+    for noisy in ("httpx2", "httpcore2", "urllib3", "aiosqlite", "alembic", "dramatiq", "uvicorn"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

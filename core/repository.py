@@ -31,9 +31,9 @@ class Digest:
     value: str
 
     def hasher(self, *, size_bytes: int) -> Hasher:
-        """Start a computation that ends in this digest when the content is right.
+        r"""Start a computation that ends in this digest when the content is right.
 
-        Source: git hashes a blob as sha1("blob <length>\\0" + content).
+        Source: git hashes a blob as sha1("blob <length>\0" + content).
         """
         if self.kind is DigestKind.SHA256:
             return hashlib.sha256()

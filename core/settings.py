@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     catalog_dir: Path | None = Field(None, description="Directory of catalog entries.")
     metrics_port: Port = Field(
         9090,
-        description="Port of `/metrics` and `/healthz` of each process; `serve` uses this one and the next two; 0: off.",
+        description="Port of `/metrics` and `/healthz` of a process; `serve` takes it and the next two; 0: off.",
     )
     hub_endpoint: str = Field("https://huggingface.co", description="The Hugging Face Hub or a mirror of it.")
     hub_token: SecretStr | None = Field(None, description="Token for gated and private repositories.")

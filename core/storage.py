@@ -37,7 +37,7 @@ class Space:
     free_bytes: int
 
 
-class TargetTaken(JobFailure):  # noqa: N818 - a failure like its base
+class TargetTaken(JobFailure):
     """Something is in the way of a set's directory."""
 
     def __init__(self, message: str) -> None:

@@ -120,7 +120,7 @@ async def count_by_state(session: AsyncSession) -> Mapping[JobState, int]:
     statement = (
         select(Job.state, func.count()).where(Job.state.not_in(TERMINAL_STATES) | failed_lately).group_by(Job.state)
     )
-    return {state: number for state, number in (await session.execute(statement)).all()}
+    return {row[0]: row[1] for row in await session.execute(statement)}
 
 
 async def oldest_queued_at(session: AsyncSession) -> datetime | None:

@@ -4,7 +4,7 @@ Sizes are in bytes; instants are UTC; what a column means when it is NULL stands
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, Index, MetaData, Uuid, text
@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
         UUID: Uuid(),
         datetime: UtcDateTime(),
         dict[str, Any]: Json,

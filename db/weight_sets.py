@@ -24,7 +24,7 @@ from db.types import UtcDateTime, db_now
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class WeightSetOrder(StrEnum):
+class WeightSetOrderField(StrEnum):
     """What sets can be sorted by."""
 
     NAME = "NAME"
@@ -71,14 +71,14 @@ async def page(
     set_filter: WeightSetFilter,
     request: PageRequest,
     *,
-    order: WeightSetOrder,
+    order: WeightSetOrderField,
     descending: bool,
 ) -> Page[WeightSet]:
     """Read a page of sets."""
-    keys: dict[WeightSetOrder, tuple[SQLColumnExpression[Any], ...]] = {
-        WeightSetOrder.NAME: (WeightSet.name,),
-        WeightSetOrder.SIZE: (WeightSet.size_bytes, WeightSet.name),
-        WeightSetOrder.INSTALLED_AT: (
+    keys: dict[WeightSetOrderField, tuple[SQLColumnExpression[Any], ...]] = {
+        WeightSetOrderField.NAME: (WeightSet.name,),
+        WeightSetOrderField.SIZE: (WeightSet.size_bytes, WeightSet.name),
+        WeightSetOrderField.INSTALLED_AT: (
             func.coalesce(WeightSet.installed_at, literal(LONG_AGO, UtcDateTime())),
             WeightSet.name,
         ),

@@ -26,6 +26,7 @@ from graphql import GraphQLError
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from core.errors import AccessError
 from graph.answers import Answer, FormatErrors, Request, answers, failure
@@ -96,6 +97,14 @@ class DroppableProtocol(WebSocketsSansIOProtocol):
         if self.dropping is not None:
             self.dropping.cancel()
         super().connection_lost(exc)
+
+    @override
+    def shutdown(self) -> None:
+        """End with the server: uvicorn's own raises, and stops the server's shutdown, where the peer is closing."""
+        try:
+            super().shutdown()
+        except InvalidState:
+            self.transport.close()
 
     def drop(self, after_seconds: float) -> None:
         """End the TCP connection if it is still there after that time, whatever is unsent; the first call counts."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from core.bus import ALL_JOBS, job_topic
+from core.bus import ALL_JOBS, Subscription, job_topic
 from core.errors import DomainError, ErrorCode
 from core.ids import job_key
 from core.job import TERMINAL_STATES, FileState, JobStage, JobState, Progress
@@ -166,40 +166,43 @@ async def watch_all(ctx: Context, *, job_filter: JobFilter, after: str | None) -
             if matches or place is not None:
                 shown[row.id] = snapshot(row)
                 yield JobChange(cursor, matches, shown[row.id])
-        async for change in _changes(ctx, job_filter, shown, since=head):
+        async for change in _changes(ctx, job_filter, shown, subscription, since=head):
             yield change
 
 
 async def _changes(
-    ctx: Context, job_filter: JobFilter, shown: dict[UUID, JobSnapshot], *, since: events.JournalPosition
+    ctx: Context,
+    job_filter: JobFilter,
+    shown: dict[UUID, JobSnapshot],
+    subscription: Subscription,
+    *,
+    since: events.JournalPosition,
 ) -> AsyncIterator[JobChange]:
     """Turn what the bus tells into changes; where it may have lost some, ask the journal."""
     head = since
-    with ctx.services.bus.subscribe(ALL_JOBS) as subscription:
-        subscription.demand_catch_up()
-        while True:
-            changes = await subscription.next()
-            moved = {UUID(topic.removeprefix("job:")): data for topic, data in changes.newest.items()}
-            unread = {key for key, data in moved.items() if not data or key not in shown}
-            async with ctx.services.database.read() as session:
-                now = await events.head(session)
-                if changes.must_catch_up or now != head:
-                    unread |= await events.jobs_changed_after(session, head.position)
-                if changes.must_catch_up:
-                    unread |= shown.keys()
-                rows = await jobs.get_many(session, unread) if unread else {}
-            head = now
-            fresh = {key: snapshot(row) for key, row in rows.items()}
-            for key, data in moved.items():
-                if key not in fresh and key in shown:
-                    fresh[key] = _moved(shown[key], data)
-            for key, found in fresh.items():
-                change = _change(found, shown.get(key), job_filter, cursor=events.cursor_of(head))
-                if change is not None:
-                    shown[key] = change.job
-                    if not change.matches or change.job.row.state in TERMINAL_STATES:
-                        shown.pop(key)
-                    yield change
+    while True:
+        changes = await subscription.next()
+        moved = {UUID(topic.removeprefix("job:")): data for topic, data in changes.newest.items()}
+        unread = {key for key, data in moved.items() if not data or key not in shown}
+        async with ctx.services.database.read() as session:
+            now = await events.head(session)
+            if changes.must_catch_up or now != head:
+                unread |= await events.jobs_changed_after(session, head.position)
+            if changes.must_catch_up:
+                unread |= shown.keys()
+            rows = await jobs.get_many(session, unread) if unread else {}
+        head = now
+        fresh = {key: snapshot(row) for key, row in rows.items()}
+        for key, data in moved.items():
+            if key not in fresh and key in shown:
+                fresh[key] = _moved(shown[key], data)
+        for key, found in fresh.items():
+            change = _change(found, shown.get(key), job_filter, cursor=events.cursor_of(head))
+            if change is not None:
+                shown[key] = change.job
+                if not change.matches or change.job.row.state in TERMINAL_STATES:
+                    shown.pop(key)
+                yield change
 
 
 def _change(found: JobSnapshot, known: JobSnapshot | None, job_filter: JobFilter, *, cursor: str) -> JobChange | None:

@@ -14,7 +14,7 @@ from db import admission, volumes, weight_sets
 from db.admission import Accepted, Asker, ResolvedPlan
 from db.paging import Page, PageRequest
 from db.tables import Volume, WeightFile, WeightSet
-from db.weight_sets import WeightSetFilter, WeightSetOrder
+from db.weight_sets import WeightSetFilter, WeightSetOrderField
 from resolvers.context import Context
 from resolvers.plans import plan_hash
 
@@ -46,7 +46,7 @@ async def get(ctx: Context, *, set_id: str | None, name: str | None) -> WeightSe
 
 
 async def page(
-    ctx: Context, *, set_filter: WeightSetFilter, request: PageRequest, order: WeightSetOrder, descending: bool
+    ctx: Context, *, set_filter: WeightSetFilter, request: PageRequest, order: WeightSetOrderField, descending: bool
 ) -> Page[WeightSet]:
     """Read a page of sets."""
     async with ctx.services.database.read() as session:

@@ -325,7 +325,7 @@ async def test_file_progress_is_written_with_the_report(database: Database) -> N
 
 
 async def test_writers_in_parallel_lose_no_update_and_leave_positions_without_gaps(database: Database) -> None:
-    job, claim = await started(database)
+    job, _claim = await started(database)
 
     async def write(number: int) -> None:
         for _ in range(10):

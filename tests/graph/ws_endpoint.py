@@ -100,15 +100,16 @@ async def serving(
         lifespan="off",
         log_level="warning",
     )
+    config.load()
     server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
     listener = socket.create_server(("127.0.0.1", 0))
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await until(lambda: server.started)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    await server.startup(sockets=[listener])
     try:
         yield Endpoint(app=app, server=server, port=listener.getsockname()[1], world=world)
     finally:
-        server.should_exit = True
-        await task
+        await server.shutdown(sockets=[listener])
 
 
 async def until(is_so: Callable[[], bool], *, within_seconds: float = 5.0) -> None:

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
-
 NOBODY = 65534
 NUMBERS = count(1)
 

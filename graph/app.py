@@ -1,0 +1,126 @@
+"""The ASGI application of an API process: GraphQL over HTTP and sockets, health, pages."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from actors import broker as lanes
+from actors.dispatcher import Dispatcher
+from core.bus import Bus
+from core.hub import Hub
+from core.ids import new_id
+from core.metrics import BUS_LIVE, SOCKETS, SUBSCRIPTIONS
+from core.settings import Settings
+from db.engine import Database
+from graph import pages
+from graph.context import GraphContext
+from graph.edge import Edge
+from graph.errors import format_errors
+from graph.http import GraphQLEndpoint
+from graph.schema import build
+from graph.ws import SocketLimits, TransportWebSocket
+from resolvers import access, health
+from resolvers.context import Services
+from resolvers.health import ComponentState
+
+DRAIN_SECONDS = 5.0
+logger = logging.getLogger(__name__)
+
+
+class Api:
+    """One API process's application. `services` is there while it runs."""
+
+    def __init__(self, settings: Settings, *, limits: SocketLimits | None = None) -> None:
+        self._settings = settings
+        self._services: Services | None = None
+        schema = build()
+        self.sockets: TransportWebSocket[GraphContext] = TransportWebSocket(
+            schema=schema, sign_in=self._sign_in, format_errors=format_errors, limits=limits or SocketLimits()
+        )
+        starlette = Starlette(
+            routes=[
+                Route("/graphql", GraphQLEndpoint(schema, self._sign_in).answer, methods=["POST"], name="graphql"),
+                WebSocketRoute("/graphql", self.sockets, name="sockets"),
+                Route("/healthz", self._healthz, name="healthz"),
+                Route("/health", self._healthz, name="health"),
+                Route("/readyz", self._readyz, name="readyz"),
+                *pages.routes(),
+            ],
+            lifespan=self._lifespan,
+        )
+        self._app = Edge(starlette)
+        SOCKETS.set_function(lambda: self.sockets.open_count)
+        SUBSCRIPTIONS.set_function(lambda: self.sockets.operation_count)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await self._app(scope, receive, send)
+
+    async def drain(self) -> None:
+        """Close every socket, spread over some seconds, so that clients do not all come back at once."""
+        await self.sockets.drain(over_seconds=DRAIN_SECONDS)
+
+    @property
+    def services(self) -> Services:
+        """What the process has."""
+        assert self._services is not None, "the application is not running"
+        return self._services
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        """Open what the process has, and close it."""
+        async with AsyncExitStack() as opened:
+            database = Database(self._settings.database)
+            opened.push_async_callback(database.close)
+            bus = await opened.enter_async_context(Bus(self._settings.redis).running())
+            BUS_LIVE.set_function(lambda: float(bus.is_live))
+            broker = lanes.build(self._settings.redis, _runs_nothing)
+            dispatcher = Dispatcher(database, broker, interval_seconds=None)
+            task = asyncio.create_task(dispatcher.run(), name="dispatcher")
+            opened.push_async_callback(_end, task)
+            self._services = Services(
+                settings=self._settings,
+                database=database,
+                bus=bus,
+                hub=Hub(endpoint=self._settings.hub_endpoint, token=self._settings.hub_secret()),
+                wake_dispatcher=dispatcher.wake,
+                started_at=datetime.now(UTC),
+            )
+            yield
+            self._services = None
+
+    async def _sign_in(self, token: str | None) -> GraphContext:
+        """Make an operation's context of a bearer token. Raises: UnauthenticatedError."""
+        viewer = await access.viewer_of(self.services, token)
+        return GraphContext(services=self.services, viewer=viewer, request_id=str(new_id()))
+
+    async def _healthz(self, _request: Request) -> Response:
+        """Say that the process lives."""
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _request: Request) -> Response:
+        """Say whether the process can serve: one word, and which parts are how."""
+        found = await health.components(self.services)
+        is_ready = all(part.state is not ComponentState.DOWN for part in found)
+        parts = {part.name.lower(): part.state.lower() for part in found}
+        return JSONResponse({"status": "ready" if is_ready else "not ready", **parts}, 200 if is_ready else 503)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _runs_nothing(_job_id: str) -> None:
+    """Stand in for the worker's actor where messages are only sent."""

@@ -1,0 +1,42 @@
+"""What an operation carries in GraphQL: the resolvers' context and the loaders that make a list cost one query."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from uuid import UUID
+
+import strawberry
+from strawberry.dataloader import DataLoader
+
+from db import weight_sets
+from db.tables import WeightSet
+from resolvers import jobs
+from resolvers.context import Context
+from resolvers.jobs import JobSnapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphContext(Context):
+    """One operation. The loaders join questions and remember no answers: a subscription lives long."""
+
+    @cached_property
+    def weight_set_loader(self) -> DataLoader[str, WeightSet | None]:
+        """Finds sets by name, as many as are asked for at once."""
+        return DataLoader(load_fn=self._weight_sets, cache=False)
+
+    @cached_property
+    def job_loader(self) -> DataLoader[UUID, JobSnapshot | None]:
+        """Finds jobs by key, as many as are asked for at once."""
+        return DataLoader(load_fn=self._jobs, cache=False)
+
+    async def _weight_sets(self, names: list[str]) -> Sequence[WeightSet | None]:
+        async with self.services.database.read() as session:
+            found = await weight_sets.get_many(session, names)
+        return [found.get(name) for name in names]
+
+    async def _jobs(self, keys: list[UUID]) -> Sequence[JobSnapshot | None]:
+        found = await jobs.get_many(self, job_ids=keys)
+        return [found.get(key) for key in keys]
+
+
+Info = strawberry.Info[GraphContext, None]

@@ -1,0 +1,103 @@
+"""Errors at the edge: refusals become data, everything else is told in words or masked.
+
+A `DomainError` raised anywhere below a mutation becomes its payload's `userErrors`. What else reaches the caller
+carries `extensions.code`; an error of ours is logged with its trace and shown as a request id only.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.extensions import FieldExtension
+from strawberry.extensions.field_extension import AsyncExtensionResolver
+from strawberry.types.field import StrawberryField
+
+from core.errors import AccessError, DomainError
+from core.token import Scope
+from db.engine import is_unavailable
+from graph.context import GraphContext, Info
+from graph.enums import ErrorCode
+from resolvers.access import require
+
+logger = logging.getLogger(__name__)
+
+
+@strawberry.type(description="Something that the caller can mend.")
+class UserError:
+    """A refusal as data."""
+
+    code: ErrorCode = strawberry.field(description="What kind of refusal it is.")
+    message: str = strawberry.field(description="A sentence for a person: what is wrong and what would be right.")
+    path: list[str] = strawberry.field(
+        description='Where in the input, e.g. ["input", "revision"]; empty when it is about the whole.'
+    )
+
+
+class RefusalsAsData(FieldExtension):
+    """Turns a raised `DomainError` into the mutation's payload: nothing but `userErrors`."""
+
+    def apply(self, field: StrawberryField) -> None:
+        """Take note of the payload's type; the mutation's field is nullable."""
+        self._field = field
+
+    async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **arguments: Any) -> Any:
+        """Run the mutation."""
+        try:
+            return await next_(source, info, **arguments)
+        except DomainError as refusal:
+            payload: Any = getattr(self._field.type, "of_type", self._field.type)
+            return payload(user_errors=[UserError(code=refusal.code, message=str(refusal), path=list(refusal.path))])
+
+
+class Scoped(FieldExtension):
+    """Demands a scope before a field is resolved."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def resolve_async(self, next_: AsyncExtensionResolver, source: Any, info: Info, **arguments: Any) -> Any:
+        """Refuse, or go on."""
+        require(info.context, self.scope)
+        return await next_(source, info, **arguments)
+
+
+def format_errors(errors: Sequence[GraphQLError], context: GraphContext) -> list[dict[str, Any]]:
+    """Write errors as the answer shows them: no trace, no SQL, no secret."""
+    return [_formatted(error, context.request_id) for error in errors]
+
+
+def _formatted(error: GraphQLError, request_id: str) -> dict[str, Any]:
+    """Write one error."""
+    message, extensions = _told(error, request_id)
+    shown: dict[str, Any] = {"message": message, "extensions": extensions}
+    if error.locations:
+        shown["locations"] = [location.formatted for location in error.locations]
+    if error.path:
+        shown["path"] = error.path
+    return shown
+
+
+def _told(error: GraphQLError, request_id: str) -> tuple[str, dict[str, Any]]:
+    """Decide what a caller may know of an error."""
+    cause = error.original_error
+    while isinstance(cause, GraphQLError):
+        cause = cause.original_error
+    if cause is None:
+        return error.message, {"code": "BAD_REQUEST"}
+    if isinstance(cause, DomainError):
+        return str(cause), {"code": cause.code.value, "argument": list(cause.path)}
+    if isinstance(cause, AccessError):
+        return str(cause), {"code": cause.code}
+    if is_unavailable(cause):
+        logger.error("the database is away", extra={"request_id": request_id, "reason": type(cause).__name__})
+        return "The server cannot reach its database just now: try again", {
+            "code": "UNAVAILABLE",
+            "requestId": request_id,
+        }
+    logger.error("an operation met an error that nobody foresaw", exc_info=cause, extra={"request_id": request_id})
+    return "The server made a mistake; its log has the details under this request id", {
+        "code": "INTERNAL",
+        "requestId": request_id,
+    }

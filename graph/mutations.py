@@ -1,0 +1,130 @@
+"""What can be changed. Each takes one input and gives one payload; refusals are `userErrors`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import strawberry
+
+from core.token import Scope
+from db.admission import Accepted
+from graph.context import Info
+from graph.enums import InstallOutcome
+from graph.errors import RefusalsAsData, Scoped, UserError
+from graph.types.inputs import CancelJobInput, DeleteWeightsInput, InstallWeightsInput, RetryJobInput
+from graph.types.job import Job
+from graph.types.weight_set import WeightSet
+from resolvers import jobs, weights
+
+USER_ERRORS = "Why it was refused; empty when it was not; at most 10."
+
+
+@strawberry.type(description="What came of installWeights.")
+class InstallWeightsPayload:
+    """What came of installWeights."""
+
+    outcome: InstallOutcome | None = strawberry.field(default=None, description="What was done; null when refused.")
+    job: Job | None = strawberry.field(
+        default=None, description="The job that brings it; null when refused or when it is there already."
+    )
+    weight_set: WeightSet | None = strawberry.field(default=None, description="The set; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What came of deleteWeights.")
+class DeleteWeightsPayload:
+    """What came of deleteWeights."""
+
+    job: Job | None = strawberry.field(default=None, description="The job that removes it; null when refused.")
+    weight_set: WeightSet | None = strawberry.field(default=None, description="The set, out of use; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What came of cancelJob.")
+class CancelJobPayload:
+    """What came of cancelJob."""
+
+    job: Job | None = strawberry.field(default=None, description="The job, CANCELLED; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What came of retryJob.")
+class RetryJobPayload:
+    """What came of retryJob."""
+
+    job: Job | None = strawberry.field(default=None, description="The job, QUEUED; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What can be changed. Everything here needs a token with scope OPERATE.")
+class Mutation:
+    """What can be changed."""
+
+    @strawberry.mutation(
+        description="Download a repository's files at one commit into the volume, verified and published as a whole.",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def install_weights(
+        self,
+        info: Info,
+        input: Annotated[InstallWeightsInput, strawberry.argument(description="What to install.")],
+    ) -> InstallWeightsPayload | None:
+        """Accept an install."""
+        accepted = await weights.install(
+            info.context,
+            request=input.to_request(),
+            priority=input.priority,
+            expected_plan_hash=input.plan_hash,
+            idempotency_key=input.idempotency_key,
+        )
+        return InstallWeightsPayload(
+            outcome=accepted.outcome, job=_job(accepted), weight_set=_weight_set(info, accepted)
+        )
+
+    @strawberry.mutation(
+        description="Take a set out of use and remove its files.",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def delete_weights(
+        self,
+        info: Info,
+        input: Annotated[DeleteWeightsInput, strawberry.argument(description="Which set.")],
+    ) -> DeleteWeightsPayload | None:
+        """Accept a deletion."""
+        accepted = await weights.delete(info.context, set_id=input.weight_set_id, force=input.force)
+        return DeleteWeightsPayload(job=_job(accepted), weight_set=_weight_set(info, accepted))
+
+    @strawberry.mutation(
+        description="End a job for good; what it has fetched is thrown away.",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def cancel_job(
+        self,
+        info: Info,
+        input: Annotated[CancelJobInput, strawberry.argument(description="Which job.")],
+    ) -> CancelJobPayload | None:
+        """Cancel."""
+        return CancelJobPayload(job=Job.from_snapshot(await jobs.cancel(info.context, job_id=input.job_id)))
+
+    @strawberry.mutation(
+        description="Queue a job again that failed (it goes on from what is there) or was cancelled (from zero).",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def retry_job(
+        self,
+        info: Info,
+        input: Annotated[RetryJobInput, strawberry.argument(description="Which job.")],
+    ) -> RetryJobPayload | None:
+        """Retry."""
+        return RetryJobPayload(job=Job.from_snapshot(await jobs.retry(info.context, job_id=input.job_id)))
+
+
+def _job(accepted: Accepted) -> Job | None:
+    """Show the job of an accepted request."""
+    return Job.from_row(accepted.job) if accepted.job is not None else None
+
+
+def _weight_set(info: Info, accepted: Accepted) -> WeightSet | None:
+    """Show the set of an accepted request."""
+    settings = info.context.services.settings
+    return WeightSet.from_row(accepted.weight_set, settings=settings) if accepted.weight_set is not None else None

@@ -1,0 +1,1 @@
+"""The types of the schema, a noun a file, made from rows."""
