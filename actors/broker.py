@@ -16,7 +16,13 @@ from core.job import Lane
 NAMESPACE = "model-manager"
 
 
-def build(redis_url: str, run: Callable[[str], None], *, served: Iterable[Lane] = Lane) -> dramatiq.Broker:
+def _runs_nothing(_job_id: str) -> None:
+    """Stand in for a worker's actor where messages are only sent."""
+
+
+def build(
+    redis_url: str, run: Callable[[str], None] = _runs_nothing, *, served: Iterable[Lane] = Lane
+) -> dramatiq.Broker:
     """Make a broker and declare the lanes' actors on it.
 
     run: what a worker does with a job's id. served: the lanes that are declared; all of them to send to.

@@ -21,7 +21,7 @@ import orjson
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from actors.control import RunControl
+from actors.control import RunControl, StopReason
 from actors.source import FileSource, RestartNeeded, TryLater
 from core.errors import JobErrorCode, JobFailure
 from core.repository import Hasher, RepositoryFile
@@ -149,7 +149,7 @@ class FileTransfer:
             self._sync(part)
             return part.hasher.hexdigest()
         finally:
-            if part.synced < part.offset < self.file.size_bytes and self.control.reason is None:
+            if part.synced < part.offset < self.file.size_bytes and self.control.reason is not StopReason.LOST:
                 self._sync(part)
             os.close(part.descriptor)
 

@@ -13,17 +13,17 @@ from actors.control import RunControl, StopReason
 from db import jobs
 from db.engine import Database, is_unavailable
 
+RENEWALS_PER_LEASE = 4
+
 logger = logging.getLogger(__name__)
 
 
 class LeaseKeeper:
     """The leases of one process."""
 
-    def __init__(
-        self, database_url: str, *, lease_seconds: float = 20.0, renew_seconds: float = 5.0, look_seconds: float = 0.5
-    ) -> None:
+    def __init__(self, database_url: str, *, lease_seconds: float, look_seconds: float = 0.5) -> None:
         self.lease_seconds = lease_seconds
-        self._renew_seconds = renew_seconds
+        self._renew_seconds = lease_seconds / RENEWALS_PER_LEASE
         self._look_seconds = look_seconds
         self._database_url = database_url
         self._controls: set[RunControl] = set()
@@ -60,7 +60,7 @@ class LeaseKeeper:
         asyncio.run(self._keep())
 
     async def _keep(self) -> None:
-        """Look every half second, renew every five."""
+        """Look every half second, renew four times a lease."""
         database = Database(self._database_url)
         renewed_at = time.monotonic()
         while not self._ended.is_set():

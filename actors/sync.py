@@ -6,25 +6,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from actors import broker as lanes
 from actors.dispatcher import Dispatcher
+from actors.leases import RENEWALS_PER_LEASE
 from actors.reconciler import Reconciler
 from core.bus import Bus
 from core.settings import Settings
 from db.engine import Database
 
 DISPATCH_SECONDS = 1.0
-RECONCILE_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def running_sync(settings: Settings, *, reconcile_seconds: float = RECONCILE_SECONDS) -> AsyncIterator[None]:
+async def running_sync(settings: Settings) -> AsyncIterator[None]:
     """Run the dispatcher and the reconciler for the length of a block."""
     async with AsyncExitStack() as opened:
         database = Database(settings.database)
         opened.push_async_callback(database.close)
         bus = await opened.enter_async_context(Bus(settings.redis).running())
-        broker = lanes.build(settings.redis, _runs_nothing)
+        broker = lanes.build(settings.redis)
         dispatcher = Dispatcher(database, broker, interval_seconds=DISPATCH_SECONDS)
-        reconciler = Reconciler(database, bus, interval_seconds=reconcile_seconds)
+        reconciler = Reconciler(database, bus, interval_seconds=settings.lease_seconds / RENEWALS_PER_LEASE)
         tasks = [asyncio.create_task(dispatcher.run()), asyncio.create_task(reconciler.run())]
         try:
             yield
@@ -32,7 +32,3 @@ async def running_sync(settings: Settings, *, reconcile_seconds: float = RECONCI
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _runs_nothing(_job_id: str) -> None:
-    """Stand in for the worker's actor where messages are only sent."""

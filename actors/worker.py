@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -19,7 +18,6 @@ from dramatiq import Worker as LaneWorker
 
 from actors import broker as lanes
 from actors.dispatcher import Dispatcher
-from actors.download import Patience
 from actors.leases import LeaseKeeper
 from actors.presence import Presence
 from actors.runner import Runner
@@ -38,22 +36,9 @@ STOP_SECONDS = 8.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """The intervals that promises rest on, in seconds; tests shorten them."""
-
-    lease: float = 20.0
-    renew: float = 5.0
-    look: float = 0.5
-    presence: float = 10.0
-
-
 @asynccontextmanager
-async def running_worker(
-    settings: Settings, *, timing: Timing | None = None, patience: Patience | None = None
-) -> AsyncIterator[None]:
+async def running_worker(settings: Settings) -> AsyncIterator[None]:
     """Run a worker for the length of a block; at its end every running job is given back."""
-    timing = timing or Timing()
     async with AsyncExitStack() as opened:
         database = Database(settings.database)
         opened.push_async_callback(database.close)
@@ -65,31 +50,24 @@ async def running_worker(
             bus=bus,
             hub=Hub(endpoint=settings.hub_endpoint, token=settings.hub_secret()),
             volume=volume,
-            patience=patience or Patience(),
         )
         worker_id = f"{socket.gethostname()}:{os.getpid()}:{int(time.time())}"
-        leases = LeaseKeeper(
-            settings.database, lease_seconds=timing.lease, renew_seconds=timing.renew, look_seconds=timing.look
-        )
+        leases = LeaseKeeper(settings.database, lease_seconds=settings.lease_seconds)
         loop = asyncio.get_running_loop()
-        runners: list[Runner] = []
-        run = partial(_hand_over, runners=runners, loop=loop)
-        dispatcher = Dispatcher(database, lanes.build(settings.redis, run), interval_seconds=None)
-        runners.append(Runner(tools, worker_id=worker_id, leases=leases, after_each=dispatcher.wake))
-        presence = Presence(
-            tools, worker_id=worker_id, lanes=list(THREADS), leases=leases, interval_seconds=timing.presence
-        )
+        dispatcher = Dispatcher(database, lanes.build(settings.redis), interval_seconds=None)
+        runner = Runner(tools, worker_id=worker_id, leases=leases, after_each=dispatcher.wake)
+        presence = Presence(tools, worker_id=worker_id, lanes=list(THREADS), leases=leases)
         tasks = [asyncio.create_task(presence.run()), asyncio.create_task(dispatcher.run())]
         leases.start()
-        workers = await asyncio.to_thread(_start_lanes, settings.redis, run)
+        workers = await asyncio.to_thread(_start_lanes, settings.redis, partial(_hand_over, runner=runner, loop=loop))
         logger.info("worker ready", extra={"worker": worker_id, "weights": str(settings.weights)})
         try:
             yield
         finally:
-            await _stop(runners[0], leases, presence, workers, tasks)
+            await _stop(runner, leases, presence, workers, tasks)
 
 
-def _hand_over(job_id: str, *, runners: list[Runner], loop: asyncio.AbstractEventLoop) -> None:
+def _hand_over(job_id: str, *, runner: Runner, loop: asyncio.AbstractEventLoop) -> None:
     """Run a job on the process's loop and wait, in a lane's thread, until it has ended."""
     try:
         parsed = UUID(job_id)
@@ -97,7 +75,7 @@ def _hand_over(job_id: str, *, runners: list[Runner], loop: asyncio.AbstractEven
         logger.warning("a message holds no job's id; it is dropped")
         return
     try:
-        asyncio.run_coroutine_threadsafe(runners[0].run(parsed), loop).result()
+        asyncio.run_coroutine_threadsafe(runner.run(parsed), loop).result()
     except Exception:
         logger.exception("a run ended in an error; its lease will run out", extra={"job": job_id})
 

@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     kubeconfig: Path | None = Field(None, description="Kubeconfig file; left out: no cluster.")
     namespace: str = Field("ai", description="Namespace of the InferenceServices.")
     pvc_name: str = Field("venus-model-storage", description="Claim that serving pods mount the weights from.")
+    lease_seconds: float = Field(
+        20.0,
+        ge=1.0,
+        le=600.0,
+        description="How long a job belongs to a worker that is silent; leases are renewed four times as often.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json` for machines.")
 

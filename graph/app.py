@@ -83,7 +83,7 @@ class Api:
             opened.push_async_callback(database.close)
             bus = await opened.enter_async_context(Bus(self._settings.redis).running())
             BUS_LIVE.set_function(lambda: float(bus.is_live))
-            broker = lanes.build(self._settings.redis, _runs_nothing)
+            broker = lanes.build(self._settings.redis)
             dispatcher = Dispatcher(database, broker, interval_seconds=None)
             task = asyncio.create_task(dispatcher.run(), name="dispatcher")
             opened.push_async_callback(_end, task)
@@ -120,7 +120,3 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def _runs_nothing(_job_id: str) -> None:
-    """Stand in for the worker's actor where messages are only sent."""

@@ -48,11 +48,6 @@ query PlanInstall($input: InstallPlanInput!) {
       reuseBytes
       availableBytes
       fitsOnVolume
-      access {
-        outcome
-        message
-        url
-      }
       files(first: 50) {
         nodes {
           path
@@ -60,6 +55,11 @@ query PlanInstall($input: InstallPlanInput!) {
           action
         }
       }
+    }
+    access {
+      outcome
+      message
+      url
     }
     userErrors {
       code
