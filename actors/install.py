@@ -135,7 +135,6 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
     async def fetch(number: int) -> None:
         async with room:
             reporter.control.check()
-            reporter.message = f"Downloading {plan.files[number].path}"
             transfer = FileTransfer(
                 volume=tools.volume,
                 source=source,

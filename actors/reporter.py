@@ -100,7 +100,7 @@ class Reporter:
                 self.control.claim,
                 progress=progress,
                 stage=self.stage,
-                message=self.message,
+                message=self._current_message(),
                 files=changes,
                 lines=lines,
                 has_advanced=progress.bytes_done > self._reported_done,
@@ -144,6 +144,14 @@ class Reporter:
         )
         return self._highest
 
+    def _current_message(self) -> str | None:
+        """Name the largest file that is under way; without one, what the run says itself."""
+        if self.stage is not JobStage.DOWNLOADING:
+            return self.message
+        under_way = [file for file, counter in self._pairs() if counter.done and not counter.is_verified]
+        largest = max(under_way, key=lambda file: file.size_bytes, default=None)
+        return f"Downloading {largest.path}" if largest is not None else self.message
+
     def _speed(self) -> float | None:
         """Bytes a second over the last seconds; None while nothing is being transferred."""
         (began, first), (ended, last) = self._samples[0], self._samples[-1]
@@ -176,7 +184,7 @@ class Reporter:
             {
                 "fence": self.control.claim.fence,
                 "stage": self.stage,
-                "message": self.message,
+                "message": self._current_message(),
                 "progress": asdict(progress),
             },
         )

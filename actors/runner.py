@@ -118,24 +118,26 @@ class Runner:
             return JobState.QUEUED
         async with self._tools.database.read() as session:
             now = await jobs.get(session, job.id)
-        attempt = (now.attempt if now is not None else job.attempt) + 1
-        is_last = not failure.retryable or attempt >= job.max_attempts
-        wait = None if is_last else back_off_seconds(attempt, asked=failure.retry_after_seconds)
+        fruitless = (now.fruitless_runs if now is not None else job.fruitless_runs) + 1
+        is_last = not failure.retryable or fruitless >= job.max_attempts
+        wait = None if is_last else back_off_seconds(fruitless, asked=failure.retry_after_seconds)
         ended = await jobs.fail(self._tools.database, control.claim, failure, back_off_seconds=wait)
         return ended.state
 
     async def _left(self, job: Job) -> JobState:
-        """Clean up after a run that lost its job: a cancelled job's parts go."""
+        """Clean up after a run that lost its job: a cancelled job's parts go, a newer run's are its own."""
         async with self._tools.database.read() as session:
             now = await jobs.get(session, job.id)
         if now is None or now.state is JobState.CANCELLED:
             await asyncio.to_thread(self._tools.volume.drop_staging, job.id)
+        if now is not None and now.fence != job.fence:
+            logger.warning("a newer run has taken the job over", extra={"job": str(job.id), "fence": job.fence})
         return now.state if now is not None else JobState.CANCELLED
 
 
-def back_off_seconds(attempt: int, *, asked: float | None) -> float:
+def back_off_seconds(fruitless_runs: int, *, asked: float | None) -> float:
     """How long to wait before the next attempt: 2 s doubling to 5 min, with jitter; or as long as was asked for."""
     if asked is not None:
         return min(asked, MAX_BACK_OFF_SECONDS)
-    doubled: float = MIN_BACK_OFF_SECONDS * 2.0 ** (attempt - 1)
+    doubled: float = MIN_BACK_OFF_SECONDS * 2.0 ** (fruitless_runs - 1)
     return min(doubled, MAX_BACK_OFF_SECONDS) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter

@@ -203,14 +203,16 @@ async def _is_healthy(host: str, *, port: int) -> bool:
         return False
 
 
+TOKEN_HINT = "as set or shown before; `python -m cli token create NAME --scope ADMIN` makes another"
+
+
 def banner(settings: Settings, *, token: str | None) -> str:
     """Return what a person wants to know at the start."""
     address = _address(_reachable(settings.host), port=settings.port)
     rows = [
-        ("UI and API", f"{address}/"),
         ("GraphQL", f"{address}/graphql"),
         ("GraphiQL", f"{address}/graphiql/"),
-        *([("Admin token", f"{token}   (shown this once)")] if token else []),
+        ("Admin token", f"{token}   (shown this once)" if token else TOKEN_HINT),
         ("State", str(settings.state_dir)),
     ]
     lines = (f"  {name:<11}  {value}" for name, value in rows)

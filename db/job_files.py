@@ -1,6 +1,6 @@
 """The files of an install: written with its plan, before the first byte, and then only moved forward."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -64,7 +64,7 @@ async def move(session: WriteSession, job_id: UUID, changes: Iterable[FileProgre
 
 
 async def page(
-    session: AsyncSession, job_id: UUID, request: PageRequest, *, states: Sequence[FileState] | None
+    session: AsyncSession, job_id: UUID, request: PageRequest, *, states: Collection[FileState] | None
 ) -> Page[JobFile]:
     """Read a page of a job's files, in the plan's order."""
     statement = select(JobFile).where(JobFile.job_id == job_id)
@@ -74,12 +74,17 @@ async def page(
     return await fetch_page(session, statement, keyset=keyset, request=request)
 
 
-async def count(session: AsyncSession, job_id: UUID, *, states: Sequence[FileState] | None) -> int:
+async def count(session: AsyncSession, job_id: UUID, *, states: Collection[FileState] | None) -> int:
     """Count a job's files."""
     statement = select(func.count()).select_from(JobFile).where(JobFile.job_id == job_id)
     if states is not None:
         statement = statement.where(JobFile.state.in_(states))
     return await session.scalar(statement) or 0
+
+
+async def reset(session: WriteSession, job_id: UUID) -> None:
+    """Mark every file of a job as not begun; the next run says what is there."""
+    await session.execute(update(JobFile).where(JobFile.job_id == job_id).values(state=FileState.WAITING, bytes_done=0))
 
 
 async def finish(session: WriteSession, job_id: UUID) -> None:

@@ -212,7 +212,7 @@ async def report(
     has_advanced: bytes have arrived since the last report: earlier errors and crashes are forgiven.
     Raises: LostClaimError.
     """
-    forgiven: dict[str, Any] = {"deliveries": 1, "attempt": 0} if has_advanced else {}
+    forgiven: dict[str, Any] = {"deliveries": 1, "fruitless_runs": 0} if has_advanced else {}
     async with database.write() as session:
         await hold(session, claimed, **asdict(progress), stage=stage, message=message, **forgiven)
         await job_files.move(session, claimed.job_id, files)
@@ -283,6 +283,7 @@ async def fail(database: Database, claimed: Claim, failure: JobFailure, *, back_
         "error_hint": failure.hint,
         "error_retryable": failure.retryable,
         "attempt": Job.attempt + 1,
+        "fruitless_runs": Job.fruitless_runs + 1,
     }
     async with database.write() as session:
         if back_off_seconds is None:
@@ -434,6 +435,7 @@ async def retry(database: Database, job_id: UUID, *, actor: str) -> Job:
                 attempt=Job.attempt + 1,
                 fence=Job.fence + 1,
                 deliveries=0,
+                fruitless_runs=0,
                 next_attempt_at=None,
                 ended_at=None,
                 message=f"Retried by {actor}",
@@ -444,6 +446,7 @@ async def retry(database: Database, job_id: UUID, *, actor: str) -> Job:
         if job is None:
             raise await _refusal(session, job_id, "retried: only a job that failed or was cancelled can be")
         await weight_sets.take_again(session, job)
+        await job_files.reset(session, job.id)
         await job_logs.write(session, job.id, NewLogLine(message=f"Retried by {actor}"))
         await session.commit_with(event_of(job, "job.retried", actor=actor))
     return job

@@ -95,6 +95,8 @@ class Job(Base):
 
     attempt: Mapped[int] = mapped_column(default=0)
     """Runs that ended in an error, and manual retries."""
+    fruitless_runs: Mapped[int] = mapped_column(default=0)
+    """Runs that ended in an error since bytes last arrived; `max_attempts` bounds these."""
     max_attempts: Mapped[int]
     next_attempt_at: Mapped[datetime | None]
     dispatched_at: Mapped[datetime | None]

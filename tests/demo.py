@@ -81,7 +81,7 @@ def introduction(hub: FakeHub, *, state_dir: Path) -> str:
     if (state_dir / "model-manager.db").exists():
         lines += [
             "",
-            f"{state_dir} is there from an earlier start, whose tokens are still good. For another one:",
+            f"{state_dir} is there from an earlier start; a token from then is still good. For another one:",
             f"  {PREFIX}STATE_DIR={state_dir} {sys.executable} -m cli token create demo --scope ADMIN",
         ]
     return "\n".join([*lines, ""])
