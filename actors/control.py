@@ -41,7 +41,7 @@ class RunControl:
         self._lease_ends = time.monotonic() + lease_seconds
         self._reason: StopReason | None = None
         self._stopped = threading.Event()
-        self._interrupts: set[Callable[[], None]] = set()
+        self._interrupts: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
     @property
@@ -77,12 +77,15 @@ class RunControl:
 
     @contextmanager
     def interruptible(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Have something called when the run must end, for the length of a block. Raises: RunStopped."""
+        """Have something called when the run must end, for the length of a block; it may be called from any thread.
+
+        Raises: RunStopped when the run must end already.
+        """
         with self._lock:
-            self._interrupts.add(interrupt)
+            self._interrupts.append(interrupt)
         try:
             self.check()
             yield
         finally:
             with self._lock:
-                self._interrupts.discard(interrupt)
+                self._interrupts.remove(interrupt)

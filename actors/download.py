@@ -11,19 +11,18 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Self
 from uuid import UUID
 
 import orjson
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from actors.control import RunControl, StopReason
 from actors.source import FileSource, RestartNeeded, TryLater
 from core.errors import JobErrorCode, JobFailure
+from core.names import is_plain_text
 from core.repository import Hasher, RepositoryFile
 from core.storage import WeightsVolume
 
@@ -87,6 +86,7 @@ class FileTransfer:
     log: Callable[[str], None]
     patience: Patience = field(default_factory=Patience)
     counter: Counter = field(default_factory=Counter)
+    sync_every_bytes: int = SYNC_EVERY_BYTES
 
     @property
     def part_name(self) -> str:
@@ -99,12 +99,12 @@ class FileTransfer:
         Raises: JobFailure (retryable or final), RunStopped.
         Safe to repeat: a whole file is kept, a part is gone on with.
         """
-        if self.volume.finished_size(self.job_id, self.file.path) == self.file.size_bytes:
-            self.counter.done = self.file.size_bytes
-            self.counter.is_verified = True
-            return self
         try:
-            self._fetch_verified()
+            if self.volume.finished_size(self.job_id, self.file.path) == self.file.size_bytes:
+                self.counter.done = self.file.size_bytes
+                self.counter.is_verified = True
+            else:
+                self._fetch_verified()
         except OSError as error:
             raise volume_failure(error) from error
         return self
@@ -114,6 +114,7 @@ class FileTransfer:
         for is_last in (False, True):
             found = self._fetch_whole()
             if found == self.file.digest.value:
+                self.control.check()
                 self.volume.finish_part(self.job_id, self.part_name, self.file.path)
                 self.counter.is_verified = True
                 self.log(f"{self.file.path}: {self.file.size_bytes:,} bytes, {self.file.digest.kind} matches")
@@ -149,25 +150,27 @@ class FileTransfer:
             self._sync(part)
             return part.hasher.hexdigest()
         finally:
-            if part.synced < part.offset < self.file.size_bytes and self.control.reason is not StopReason.LOST:
-                self._sync(part)
-            os.close(part.descriptor)
+            try:
+                if part.synced < part.offset < self.file.size_bytes and self.control.reason is not StopReason.LOST:
+                    self._sync(part)
+            finally:
+                os.close(part.descriptor)
 
     def _fetch_some(self, part: Part) -> None:
         """Make one request and take what it gives."""
-        self.control.check()
-        response, etag = self.source.open(self.file, offset=part.offset, etag=part.etag, patience=self.patience)
-        if etag != part.etag:
-            part.etag = etag
-            self._note(part)
-        with self.control.interruptible(partial(_shut, response)):
+        with self.control.interruptible(self.source.interrupt):
             try:
-                self._drain(part, response)
-            except (HTTPError, OSError, ValueError):
+                response, etag = self.source.open(self.file, offset=part.offset, etag=part.etag, patience=self.patience)
+                try:
+                    if etag != part.etag:
+                        part.etag = etag
+                        self._note(part)
+                    self._drain(part, response)
+                finally:
+                    response.close()
+            except HTTPError:
                 self.control.check()
                 raise
-            finally:
-                response.close()
         if part.offset < self.file.size_bytes:
             raise TryLater("the connection ended early")
 
@@ -185,7 +188,7 @@ class FileTransfer:
             part.hasher.update(chunk)
             part.offset += len(chunk)
             self.counter.done = part.offset
-            if part.offset - part.synced >= SYNC_EVERY_BYTES:
+            if part.offset - part.synced >= self.sync_every_bytes:
                 self._sync(part)
             now = time.monotonic()
             if now - window_began >= self.patience.slow_seconds:
@@ -198,7 +201,7 @@ class FileTransfer:
 
         Raises: JobFailure HUB_UNAVAILABLE when it has been in vain too often, RunStopped.
         """
-        reason = str(error) if isinstance(error, TryLater) else f"{type(error).__name__}"
+        reason = _reason_of(error)
         asked = error.retry_after_seconds if isinstance(error, TryLater) else None
         if fruitless >= MAX_FRUITLESS_TRIES:
             raise JobFailure(
@@ -275,20 +278,22 @@ class FileTransfer:
 
     def _read_note(self) -> tuple[int, str | None] | None:
         """Read how far the part is safe and its ETag; None when there is no note, or one of another content."""
-        data = self.volume.read_note(self.job_id, f"{self.part_name}.json")
         try:
-            note = orjson.loads(data or b"{}")
+            note = orjson.loads(self.volume.read_note(self.job_id, f"{self.part_name}.json") or b"{}")
             if (note["commit"], note["digest"]) == (self.commit, self.file.digest.value):
-                return int(note["offset"]), note["etag"]
+                etag = note["etag"]
+                is_usable = isinstance(etag, str) and etag.isascii() and is_plain_text(etag)
+                return int(note["offset"]), etag if is_usable else None
         except (ValueError, KeyError, TypeError):
             logger.debug("a part's note is not usable; the file begins at zero", extra={"job": str(self.job_id)})
         return None
 
 
-def _shut(response: BaseHTTPResponse) -> None:
-    """Wake a read that waits in another thread; one that has ended meanwhile needs no waking."""
-    with suppress(OSError, ValueError, RuntimeError, AttributeError):
-        response.shutdown()
+def _reason_of(error: Exception) -> str:
+    """Say in words why a request ended."""
+    if isinstance(error, ReadTimeoutError):
+        return "nothing came for too long"
+    return str(error) if isinstance(error, TryLater) else f"the connection failed ({type(error).__name__})"
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -6,22 +6,23 @@ only. An answer that is not exactly what was asked for is refused before its fir
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from contextlib import suppress
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager, Timeout
-from urllib3.exceptions import LocationParseError
+from urllib3 import BaseHTTPResponse, Timeout
+from urllib3.exceptions import LocationValueError
 
+from actors.connections import Connections
 from core.errors import JobErrorCode, JobFailure
-from core.hub import Hub
+from core.hub import Hub, asked_wait_seconds
 from core.repository import RepositoryFile
 
 MAX_REDIRECTS = 5
-MAX_RETRY_AFTER_SECONDS = 300.0
+MAX_REDIRECT_BODY_BYTES = 1 << 16
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 HEX_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+UNSAFE_IN_ADDRESS = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 
 
 class TryLater(Exception):  # noqa: N818 - an instruction, not an error
@@ -53,17 +54,21 @@ class Timeouts(Protocol):
 
 
 class FileSource:
-    """A repository at one commit, as a place to fetch files from. Safe to use from several threads."""
+    """A repository at one commit, as a place that one run fetches files from. Safe to use from several threads."""
 
     def __init__(self, hub: Hub, *, repo_id: str, commit: str, connections: int = 8) -> None:
         self._hub = hub
         self._repo_id = repo_id
         self._commit = commit
-        self._pool = PoolManager(num_pools=8, maxsize=connections, retries=False)
+        self._pool = Connections(at_once=connections)
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.clear()
+
+    def interrupt(self) -> None:
+        """End every wait on this source at once, and for good: what waits raises urllib3's HTTPError."""
+        self._pool.cut()
 
     def open(
         self, file: RepositoryFile, *, offset: int, etag: str | None, patience: Timeouts
@@ -73,6 +78,7 @@ class FileSource:
         etag: what that host named the content before; an answer of other content is not continued.
         Raises: TryLater, RestartNeeded, JobFailure (final), urllib3's HTTPError.
         """
+        is_redirected = False
         url = self._hub.resolve_url(self._repo_id, self._commit, file.path)
         headers = {"Accept-Encoding": "identity", "User-Agent": "model-manager"}
         if offset:
@@ -84,15 +90,15 @@ class FileSource:
             try:
                 self._check_identity(file, response, url)
                 if response.status not in {301, 302, 303, 307, 308}:
-                    self._check_answer(file, response, offset=offset)
-                    _allow_stalls(response, patience.stall_seconds)
+                    self._check_answer(file, response, offset=offset, etag=etag, is_redirected=is_redirected)
+                    self._pool.set_read_timeout(response, patience.stall_seconds)
                     return response, response.headers.get("ETag")
                 url = _next_address(url, response.headers.get("Location"))
             except BaseException:
                 response.close()
                 raise
-            response.drain_conn()
-            response.release_conn()
+            _leave(response)
+            is_redirected = True
         raise JobFailure(
             JobErrorCode.HUB_UNAVAILABLE,
             f"{file.path}: more than {MAX_REDIRECTS} redirects",
@@ -112,7 +118,7 @@ class FileSource:
                 preload_content=False,
                 decode_content=False,
             )
-        except LocationParseError as error:
+        except (LocationValueError, UnicodeError) as error:
             raise JobFailure(
                 JobErrorCode.HUB_UNAVAILABLE, "The Hub redirects to something that is no address"
             ) from error
@@ -123,7 +129,7 @@ class FileSource:
         Raises: RestartNeeded.
         """
         headers = response.headers
-        if response.status >= 400 or not url.startswith(self._hub.endpoint):
+        if response.status >= 400 or not self._hub.is_own(url):
             return
         commit = headers.get("X-Repo-Commit")
         if commit is not None and commit != self._commit:
@@ -136,23 +142,27 @@ class FileSource:
         if size is not None and size != str(file.size_bytes):
             raise RestartNeeded(f"the Hub has {size} bytes now instead of {file.size_bytes}")
 
-    def _check_answer(self, file: RepositoryFile, response: BaseHTTPResponse, *, offset: int) -> None:
+    def _check_answer(
+        self, file: RepositoryFile, response: BaseHTTPResponse, *, offset: int, etag: str | None, is_redirected: bool
+    ) -> None:
         """Demand just the bytes that were asked for.
 
         Raises: TryLater, RestartNeeded, JobFailure.
         """
         status, headers = response.status, response.headers
         if status in {401, 403, 404}:
-            raise self._refused(file, response)
+            raise self._refused(file, response, is_redirected=is_redirected)
         if status == 416:
             raise RestartNeeded("the source has fewer bytes than we asked for (416)")
         if status not in {200, 206}:
-            raise TryLater(f"the source answered {status}", retry_after_seconds=retry_after(headers.get("Retry-After")))
+            raise TryLater(f"the source answered {status}", retry_after_seconds=asked_wait_seconds(headers))
         if status == 206:
             found = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
             wanted = (offset, file.size_bytes - 1, file.size_bytes)
             if found is None or tuple(int(group) for group in found.groups()) != wanted:
                 raise RestartNeeded(f"it answered with the range {headers.get('Content-Range')!r}")
+            if etag is not None and headers.get("ETag") not in {None, etag}:
+                raise RestartNeeded("it has other content now, by its ETag")
             return
         if offset:
             raise RestartNeeded("it answered with the whole file instead of the rest")
@@ -160,12 +170,10 @@ class FileSource:
         if length is not None and length != str(file.size_bytes):
             raise RestartNeeded(f"it has {length} bytes instead of {file.size_bytes}")
 
-    def _refused(self, file: RepositoryFile, response: BaseHTTPResponse) -> Exception:
-        """Say why a file is not given: for good, or because a signed address has run out."""
-        if response.headers.get("X-Error-Code") is None and response.headers.get("X-Repo-Commit") is None:
-            asked_host = urlsplit(response.url or "").netloc
-            if asked_host and asked_host != urlsplit(self._hub.endpoint).netloc:
-                return TryLater(f"the storage host answered {response.status}: its address may have run out")
+    def _refused(self, file: RepositoryFile, response: BaseHTTPResponse, *, is_redirected: bool) -> Exception:
+        """Say why a file is not given: for good, or because the signed address we were sent to has run out."""
+        if is_redirected and response.headers.get("X-Error-Code") is None:
+            return TryLater(f"the storage host answered {response.status}: its address may have run out")
         if response.headers.get("X-Error-Code") == "EntryNotFound":
             return JobFailure(JobErrorCode.UPSTREAM_CHANGED, f"{file.path} is not in the repository any more")
         return self._hub.refusal(
@@ -176,39 +184,28 @@ class FileSource:
         )
 
 
-def _allow_stalls(response: BaseHTTPResponse, seconds: float) -> None:
-    """Set how long each further read may wait; the headers had a limit of their own."""
-    connection = response.connection
-    socket = getattr(connection, "sock", None)
-    if socket is not None:
-        socket.settimeout(seconds)
+def _leave(response: BaseHTTPResponse) -> None:
+    """Give a redirect's connection back for the next request, unless its body is more than a few words."""
+    length = response.headers.get("Content-Length", "")
+    if length.isascii() and length.isdigit() and int(length) <= MAX_REDIRECT_BODY_BYTES:
+        response.drain_conn()
+        response.release_conn()
+    else:
+        response.close()
 
 
 def _next_address(url: str, location: str | None) -> str:
     """Follow one redirect. Raises: JobFailure when it leads nowhere or from https to http."""
-    target = urljoin(url, location or "")
-    scheme = urlsplit(target).scheme
-    if location is None or scheme not in {"http", "https"} or (url.startswith("https:") and scheme != "https"):
+    target = None
+    with suppress(ValueError):
+        target = urlsplit(urljoin(url, location or ""))
+    is_downgrade = target is not None and urlsplit(url).scheme == "https" and target.scheme != "https"
+    is_plain = location is not None and not UNSAFE_IN_ADDRESS.search(location)
+    if target is None or target.scheme not in {"http", "https"} or not target.netloc or is_downgrade or not is_plain:
         raise JobFailure(JobErrorCode.HUB_UNAVAILABLE, "The Hub redirects to an address that is not safe to follow")
-    return target
+    return target.geturl()
 
 
 def _plain(etag: str | None) -> str:
     """Strip an ETag of its quotes and weakness mark."""
     return (etag or "").removeprefix("W/").strip('"')
-
-
-def retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header, seconds or a date, as seconds from now: 0 to 300; None when there is none."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        seconds = (at - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else None  # noqa: PLR0124 - NaN

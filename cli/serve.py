@@ -203,7 +203,7 @@ async def _is_healthy(host: str, *, port: int) -> bool:
         return False
 
 
-TOKEN_HINT = "as set or shown before; `python -m cli token create NAME --scope ADMIN` makes another"
+TOKEN_HINT = "as set or shown before; `python -m cli token create NAME --scope ADMIN` makes another"  # noqa: S105
 
 
 def banner(settings: Settings, *, token: str | None) -> str:

@@ -67,7 +67,7 @@ class Subscription:
         if topic not in self._newest and len(self._newest) >= MAX_PENDING_TOPICS:
             self.demand_catch_up()
             return
-        self._newest[topic] = data
+        self._newest[topic] = joined(self._newest.get(topic), data)
         self._wake.set()
 
     def demand_catch_up(self) -> None:
@@ -217,8 +217,8 @@ class Bus:
 
     def publish(self, topic: str, data: dict[str, Any] | None = None) -> None:
         """Tell everybody of a change. data: what has changed; None means: read it."""
-        if len(self._outgoing) < MAX_QUEUED_MESSAGES:
-            self._outgoing[topic] = data or {}
+        if topic in self._outgoing or len(self._outgoing) < MAX_QUEUED_MESSAGES:
+            self._outgoing[topic] = joined(self._outgoing.get(topic), data or {})
             self._has_outgoing.set()
 
     async def ping(self) -> None:
@@ -236,11 +236,13 @@ class Bus:
         """Hand what arrives to the subscribers that it concerns."""
         async with self._broadcast.subscribe(CHANNEL) as messages:
             while True:
-                event = await messages.get()
-                found = orjson.loads(event.message)
+                found = _read(await messages.get())
+                if found is None:
+                    continue
+                topic, data = found
                 for subscription in self._subscriptions:
-                    if subscription.matches(found["topic"]):
-                        subscription.offer(found["topic"], found["data"])
+                    if subscription.matches(topic):
+                        subscription.offer(topic, data)
 
     async def _send(self) -> None:
         """Send what is outgoing, the newest of each topic."""
@@ -252,6 +254,24 @@ class Bus:
                 data = self._outgoing.pop(topic)
                 with suppress(RedisError, OSError, TimeoutError):
                     await self._broadcast.publish(CHANNEL, orjson.dumps({"topic": topic, "data": data}))
+
+
+def joined(waiting: dict[str, Any] | None, data: dict[str, Any]) -> dict[str, Any]:
+    """Coalesce two messages of a topic: the newer one, but never at the price of a `{}` that says to read."""
+    return data if waiting is None or waiting else waiting
+
+
+def _read(event: Event) -> tuple[str, dict[str, Any]] | None:
+    """Read a message; None, and a warning, for what none of ours has sent."""
+    try:
+        found = orjson.loads(event.message)
+        topic, data = found["topic"], found["data"]
+    except (ValueError, TypeError, KeyError):
+        topic = data = None
+    if isinstance(topic, str) and isinstance(data, dict):
+        return topic, data
+    logger.warning("The bus carries something that is no message of ours")
+    return None
 
 
 def connect(url: str) -> "Redis":

@@ -4,14 +4,17 @@ Metadata goes through the Hub's own client; the bytes are fetched by `actors/dow
 """
 
 import asyncio
-import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from core.errors import JobErrorCode, JobFailure
-from core.names import COMMIT, is_safe_file_path
+from core.names import COMMIT, is_digest, is_safe_file_path
 from core.repository import Digest, DigestKind, RepositoryFile, Snapshot
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 MAX_RETRY_AFTER_SECONDS = 300.0
+RATE_LIMIT = re.compile(r";\s*r=0\s*;\s*t=(\d{1,9})(?!\d)")
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AccessOutcome(StrEnum):
@@ -65,14 +70,14 @@ class Hub:
 
     def __init__(self, *, endpoint: str, token: str | None) -> None:
         self.endpoint = endpoint.rstrip("/")
-        self._token = token
+        self._token = token or None
 
     @cached_property
     def _api(self) -> "HfApi":
-        """Import the client on first use: it takes a second, and reads its environment while being imported."""
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        from huggingface_hub import HfApi  # noqa: PLC0415 - slow to import
+        """Import the client on first use: it takes a second."""
+        from huggingface_hub import HfApi, constants  # noqa: PLC0415 - slow to import
 
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # it would ask huggingface.co for names, whatever our endpoint is
         return HfApi(endpoint=self.endpoint, token=self._token or False, library_name="model-manager")
 
     async def snapshot(self, repo_id: str, revision: str) -> Snapshot:
@@ -93,14 +98,25 @@ class Hub:
                 repo_id, revision=revision, files_metadata=True, timeout=REQUEST_TIMEOUT_SECONDS
             )
             if info.gated:
-                self._api.auth_check(repo_id)
+                self._check_gate(repo_id)
+            return _snapshot_of(info, repo_id)
         except HfHubHTTPError as error:
             raise self._translated(error, repo_id=repo_id, revision=revision) from error
-        except HTTPError as error:
+        except (HTTPError, OSError) as error:
             raise self._unreachable(f"The Hub at {self.endpoint} does not answer: {type(error).__name__}") from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise self._unreachable(f"The Hub at {self.endpoint} answered something that is no model record") from error
-        return _snapshot_of(info, repo_id)
+
+    def _check_gate(self, repo_id: str) -> None:
+        """Ask whether a gated repository is open to us; the client's own `auth_check` waits without an end.
+
+        Raises: the client's HfHubHTTPError when it is not.
+        """
+        from huggingface_hub import get_session, hf_raise_for_status  # noqa: PLC0415
+
+        url = f"{self.endpoint}/api/models/{repo_id}/auth-check"
+        answer = get_session().get(url, headers=self.headers_for(url), timeout=REQUEST_TIMEOUT_SECONDS)
+        hf_raise_for_status(answer)
 
     def resolve_url(self, repo_id: str, commit: str, path: str) -> str:
         """Return the address of one file at one commit."""
@@ -108,10 +124,13 @@ class Hub:
 
     def headers_for(self, url: str) -> dict[str, str]:
         """Return the credential for a URL: none for any host but the Hub's own."""
-        ours, theirs = urlsplit(self.endpoint), urlsplit(url)
-        if self._token is None or (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc):
+        if self._token is None or not self.is_own(url):
             return {}
         return {"Authorization": f"Bearer {self._token}"}
+
+    def is_own(self, url: str) -> bool:
+        """Tell whether a URL is the Hub's own: the same scheme, host and port as the endpoint."""
+        return _origin(url) == _origin(self.endpoint)
 
     def refusal(self, *, status: int, error_code: str | None, repo_id: str, revision: str) -> HubError:
         """Say in words what an answer of 401, 403 or 404 means.
@@ -136,6 +155,14 @@ class Hub:
                 access=AccessOutcome.TOKEN_INVALID,
                 url=f"{self.endpoint}/settings/tokens",
                 hint="Make a new read token and set it as MODEL_MANAGER_HUB_TOKEN.",
+            )
+        if status == 403 and self._token is None:
+            return HubError(
+                JobErrorCode.HUB_ACCESS_DENIED,
+                f"The Hub does not give {repo_id} to anybody without a token",
+                access=AccessOutcome.TOKEN_MISSING,
+                url=page,
+                hint=f"Look at {page}, and set a token that may read it as MODEL_MANAGER_HUB_TOKEN.",
             )
         if status == 403:
             return HubError(
@@ -181,9 +208,10 @@ class Hub:
         response = error.response
         status = response.status_code
         if status == 429 or status >= 500:
-            wait = response.headers.get("Retry-After", "")
-            seconds = min(float(wait), MAX_RETRY_AFTER_SECONDS) if wait.isdigit() else None
-            return self._unreachable(f"The Hub at {self.endpoint} answered {status}", retry_after_seconds=seconds)
+            return self._unreachable(
+                f"The Hub at {self.endpoint} answered {status}",
+                retry_after_seconds=asked_wait_seconds(response.headers),
+            )
         return self.refusal(
             status=status,
             error_code=response.headers.get("X-Error-Code"),
@@ -192,16 +220,57 @@ class Hub:
         )
 
 
+def asked_wait_seconds(headers: Mapping[str, str]) -> float | None:
+    """Return how long a busy Hub asks us to wait, 0 to 300 s; None when it does not say.
+
+    Source: RFC 9110, section 10.2.3 (Retry-After); the Hub's RateLimit header when a window is used up.
+    """
+    asked = retry_after(headers.get("Retry-After"))
+    window = RATE_LIMIT.search(headers.get("RateLimit", ""))
+    if asked is None and window is not None:
+        asked = min(float(window[1]), MAX_RETRY_AFTER_SECONDS)
+    return asked
+
+
+def retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header, seconds or a date, as seconds from now: 0 to 300; None when there is none."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        seconds = (at - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS) if seconds == seconds else None  # noqa: PLR0124 - NaN
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None] | None:
+    """Return a URL's scheme, host and port; None when it has none, or carries a user's name."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    return None if "@" in parts.netloc else (parts.scheme, parts.hostname, port)
+
+
 def _snapshot_of(info: "ModelInfo", repo_id: str) -> Snapshot:
     """Read the client's record.
 
-    Raises: JobFailure INVALID when it is not one that can be installed safely.
+    Raises: JobFailure INVALID when it is not one that can be installed safely, TypeError and the like for garbage.
     """
     if not info.sha or not COMMIT.fullmatch(info.sha):
         raise JobFailure(JobErrorCode.INVALID, f"The Hub gave no commit for {repo_id}")
     files = tuple(_file_of(sibling, repo_id) for sibling in info.siblings or ())
     if len({file.path for file in files}) != len(files):
         raise JobFailure(JobErrorCode.INVALID, f"{repo_id} lists a file twice")
+    directories = {file.path[:end] for file in files for end, sign in enumerate(file.path) if sign == "/"}
+    if both := sorted(directories.intersection(file.path for file in files)):
+        raise JobFailure(JobErrorCode.INVALID, f"{repo_id} lists {both[0]!r} as a file and as a directory")
     return Snapshot(repo_id=repo_id, commit=info.sha, is_gated=bool(info.gated), files=files)
 
 
@@ -215,7 +284,6 @@ def _file_of(sibling: "RepoSibling", repo_id: str) -> RepositoryFile:
         if sibling.lfs
         else Digest(DigestKind.GIT_SHA1, sibling.blob_id or "")
     )
-    digits = 64 if digest.kind is DigestKind.SHA256 else 40
-    if type(size) is not int or size < 0 or len(digest.value) != digits:
+    if type(size) is not int or size < 0 or not is_digest(digest):
         raise JobFailure(JobErrorCode.INVALID, f"The Hub gave no size or digest for {path} of {repo_id}")
     return RepositoryFile(path=path, size_bytes=size, digest=digest)

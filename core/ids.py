@@ -6,6 +6,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from core.errors import DomainError, ErrorCode
+from core.names import is_plain_text
 
 
 class NodeType(StrEnum):
@@ -31,7 +32,7 @@ def parse_global_id(value: str, *, path: tuple[str, ...]) -> tuple[NodeType, str
     Raises: DomainError INVALID for what is no id.
     """
     type_name, colon, key = value.partition(":")
-    if not colon or not key or type_name not in NodeType.__members__.values():
+    if not colon or not key or not is_plain_text(key) or type_name not in NodeType.__members__.values():
         expected = ", ".join(f"{name}:…" for name in NodeType)
         raise DomainError(ErrorCode.INVALID, f"This is not an id of this server; ids look like {expected}", path=path)
     return NodeType(type_name), key

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import orjson
 
+from core.names import COMMIT, is_digest, is_safe_file_path
 from core.repository import Digest, DigestKind, RepositoryFile
 
 FORMAT_VERSION = 1
@@ -55,17 +56,19 @@ def encode(manifest: Manifest) -> bytes:
 def decode(data: bytes) -> Manifest:
     """Read a manifest.
 
-    Raises: ValueError when it is not one.
+    Raises: ValueError when it is not one: whoever can write to the volume can have put anything there.
     """
     try:
         record = orjson.loads(data)
+        if record["format"] != FORMAT_VERSION:
+            raise ValueError(f"a manifest of format {record['format']!r}; {FORMAT_VERSION} is known")
         return Manifest(
-            repo_id=str(record["repoId"]),
-            requested_revision=str(record["requestedRevision"]),
-            commit=str(record["commit"]),
+            repo_id=_text(record["repoId"]),
+            requested_revision=_text(record["requestedRevision"]),
+            commit=_commit(record["commit"]),
             files=tuple(_file(entry) for entry in record["files"]),
-            installed_at=datetime.fromisoformat(record["installedAt"]),
-            version=str(record["version"]),
+            installed_at=_time(record["installedAt"]),
+            version=_text(record["version"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a manifest: {error!r}") from error
@@ -73,8 +76,31 @@ def decode(data: bytes) -> Manifest:
 
 def _file(entry: dict[str, object]) -> RepositoryFile:
     """Read one file's line."""
-    kind, _, value = str(entry["digest"]).partition(":")
-    size = entry["sizeBytes"]
-    if not isinstance(size, int):
-        raise TypeError("sizeBytes is no integer")
-    return RepositoryFile(path=str(entry["path"]), size_bytes=size, digest=Digest(DigestKind(kind), value))
+    path, size = _text(entry["path"]), entry["sizeBytes"]
+    kind, _, value = _text(entry["digest"]).partition(":")
+    digest = Digest(DigestKind(kind), value)
+    if type(size) is not int or size < 0 or not is_safe_file_path(path) or not is_digest(digest):
+        raise ValueError(f"not a file of a set: {path!r}")
+    return RepositoryFile(path=path, size_bytes=size, digest=digest)
+
+
+def _text(value: object) -> str:
+    """Take a text and nothing else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _commit(value: object) -> str:
+    """Take a 40-hex commit."""
+    if not COMMIT.fullmatch(_text(value)):
+        raise ValueError(f"{value!r} is no commit")
+    return _text(value)
+
+
+def _time(value: object) -> datetime:
+    """Take a time that says where it is."""
+    time = datetime.fromisoformat(_text(value))
+    if time.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone")
+    return time

@@ -8,16 +8,22 @@ import re
 import unicodedata
 
 from core.errors import DomainError, ErrorCode
+from core.repository import Digest, DigestKind
 
 SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,96}")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+DIGESTS = {DigestKind.SHA256: re.compile(r"[0-9a-f]{64}"), DigestKind.GIT_SHA1: re.compile(r"[0-9a-f]{40}")}
 RESERVED_FIRST_SEGMENTS = frozenset({"modules", "lost+found"})
 MAX_SEGMENTS = 4
 MAX_PATTERNS = 50
 MAX_PATTERN_LENGTH = 256
+MAX_SEARCH_LENGTH = 200
 MAX_PATH_BYTES = 1024
+MAX_PATH_SEGMENTS = 32
+MAX_SEGMENT_BYTES = 255
 MANIFEST_NAME = ".model-manager.json"
+NAMES_OF_OURS = (".model-manager", "..model-manager")
 
 
 def check_repo_id(value: str, *, path: tuple[str, ...] = ("input", "repoId")) -> str:
@@ -90,18 +96,42 @@ def check_patterns(values: list[str] | None, *, path: tuple[str, ...]) -> tuple[
     return tuple(values)
 
 
+def check_search(value: str | None, *, path: tuple[str, ...]) -> str | None:
+    """Return a text to search for; None stays None.
+
+    Raises: DomainError INVALID.
+    """
+    if value is not None and (len(value) > MAX_SEARCH_LENGTH or not is_plain_text(value)):
+        raise DomainError(
+            ErrorCode.INVALID, f"A search is a text of at most {MAX_SEARCH_LENGTH} printable characters", path=path
+        )
+    return value
+
+
 def is_plain_text(value: str) -> bool:
-    """Tell whether a text has no control, format (bidi, zero-width), surrogate or unassigned characters."""
-    return all(unicodedata.category(character)[0] != "C" for character in value)
+    """Tell whether a text has no control, format (bidi, zero-width), surrogate, unassigned or line-breaking signs."""
+    categories = [unicodedata.category(character) for character in value]
+    return all(category[0] != "C" and category not in {"Zl", "Zp"} for category in categories)
+
+
+def is_digest(digest: Digest) -> bool:
+    """Tell whether a digest is written as its kind demands."""
+    return DIGESTS[digest.kind].fullmatch(digest.value) is not None
 
 
 def is_safe_file_path(value: str) -> bool:
-    """Tell whether a path that a repository names can be written below a directory of ours as it stands."""
+    """Tell whether a path that a repository names can be written below a directory of ours as it stands.
+
+    Names of ours (the manifest, the marker of earlier sets, and what the manifest is called while it is written)
+    are not a repository's to take.
+    """
     parts = value.split("/")
     return (
-        len(value.encode("utf-8", "replace")) <= MAX_PATH_BYTES
+        len(value) <= MAX_PATH_BYTES
         and is_plain_text(value)
+        and len(value.encode()) <= MAX_PATH_BYTES
         and "\\" not in value
-        and all(part not in {"", ".", ".."} and len(part.encode()) <= 255 for part in parts)
-        and parts[0] not in {MANIFEST_NAME, ".model-manager"}
+        and len(parts) <= MAX_PATH_SEGMENTS
+        and all(part not in {"", ".", ".."} and len(part.encode()) <= MAX_SEGMENT_BYTES for part in parts)
+        and not parts[0].startswith(NAMES_OF_OURS)
     )

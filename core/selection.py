@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from core.repository import RepositoryFile
 
-LEFT_OUT_DIRECTORIES = ("original/", "metal/", "onnx/", "openvino/", "coreml/", "runs/", "checkpoint-")
+LEFT_OUT_DIRECTORIES = ("original/*", "metal/*", "onnx/*", "openvino/*", "coreml/*", "runs/*", "checkpoint-*/*")
 LEFT_OUT_PATTERNS = (
     "*.msgpack",
     "*.h5",
@@ -118,7 +118,7 @@ def _default_choice(files: list[RepositoryFile]) -> list[RepositoryFile]:
 
 def _is_left_out(path: str) -> bool:
     """Tell whether a file is of no use to a server: other frameworks, training leftovers, pictures."""
-    return path.startswith(LEFT_OUT_DIRECTORIES) or _matches(path.rsplit("/", 1)[-1], LEFT_OUT_PATTERNS)
+    return _matches(path, LEFT_OUT_DIRECTORIES) or _matches(path.rsplit("/", 1)[-1].lower(), LEFT_OUT_PATTERNS)
 
 
 def _belongs_to(path: str, formats: set[FileFormat]) -> bool:

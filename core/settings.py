@@ -4,6 +4,7 @@ The environment (prefix MODEL_MANAGER_) is the only source; a bad value stops th
 would be right, and no secret is ever part of such a message.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -15,6 +16,10 @@ from core.errors import SettingsError
 
 PREFIX = "MODEL_MANAGER_"
 MIN_ADMIN_TOKEN_LENGTH = 24
+MAX_KUBERNETES_NAME_LENGTH = 253
+ENDPOINT = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
+TOKEN = re.compile(r"[!-~]+")
+KUBERNETES_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -30,10 +35,12 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(
         None,
+        repr=False,
         description="`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; left out: SQLite under the state directory.",
     )
     redis_url: str | None = Field(
         None,
+        repr=False,
         description="`redis://…`, `rediss://…` or `unix://…`; left out: `serve` runs a Valkey of its own.",
     )
     weights_dir: Path | None = Field(
@@ -71,7 +78,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_database(cls, value: str | None) -> str | None:
         """Take the two drivers that every migration and test runs on."""
-        if value is not None and urlsplit(value).scheme not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
+        if value is not None and _scheme(value) not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
             raise ValueError("it must begin with sqlite+aiosqlite:/// or postgresql+asyncpg://")
         return value
 
@@ -79,18 +86,25 @@ class Settings(BaseSettings):
     @classmethod
     def _known_redis(cls, value: str | None) -> str | None:
         """Take what redis-py takes."""
-        if value is not None and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+        if value is not None and _scheme(value) not in {"redis", "rediss", "unix"}:
             raise ValueError("it must begin with redis://, rediss:// or unix://")
         return value
 
     @field_validator("hub_endpoint")
     @classmethod
     def _plain_endpoint(cls, value: str) -> str:
-        """Take an HTTP address without credentials."""
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        """Take an HTTP address and nothing beside it: no credentials, no query."""
+        if not ENDPOINT.fullmatch(value) or not _has_good_port(value):
             raise ValueError("it must be an address such as https://huggingface.co")
         return value.rstrip("/")
+
+    @field_validator("hub_token", "admin_token")
+    @classmethod
+    def _sendable_token(cls, value: SecretStr | None) -> SecretStr | None:
+        """Refuse what cannot stand in a header, such as the line break at the end of a file."""
+        if value is not None and not TOKEN.fullmatch(value.get_secret_value()):
+            raise ValueError("it must be letters, digits and signs without spaces or line breaks")
+        return value
 
     @field_validator("admin_token")
     @classmethod
@@ -104,9 +118,11 @@ class Settings(BaseSettings):
     @classmethod
     def _kubernetes_name(cls, value: str) -> str:
         """Take what Kubernetes takes as a name."""
-        plain = value.replace("-", "").replace(".", "")
-        if not plain.isalnum() or not plain.isascii() or value != value.lower() or len(value) > 253:
-            raise ValueError("it must be a Kubernetes name: lower-case letters, digits, '-' and '.'")
+        if not KUBERNETES_NAME.fullmatch(value) or len(value) > MAX_KUBERNETES_NAME_LENGTH:
+            raise ValueError(
+                "it must be a Kubernetes name: lower-case letters, digits, '-' and '.',"
+                " each part beginning and ending with a letter or digit"
+            )
         return value
 
     @property
@@ -135,6 +151,20 @@ class Settings(BaseSettings):
     def hub_secret(self) -> str | None:
         """The Hub token in clear, for the Hub alone."""
         return self.hub_token.get_secret_value() if self.hub_token else None
+
+
+def _scheme(url: str) -> str:
+    """Return a URL's scheme. Not by urlsplit: its errors repeat the address, and so the password in it."""
+    return url.partition(":")[0].lower()
+
+
+def _has_good_port(url: str) -> bool:
+    """Tell whether an address has a host, and a port that there can be or none."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def load() -> Settings:

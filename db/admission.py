@@ -101,6 +101,18 @@ async def accept_install(
         )
 
 
+async def known_install(database: Database, request: InstallRequest, *, asker: Asker) -> Accepted | None:
+    """Find what an idempotency key stands for; None when there is no key, or it is new.
+
+    Raises: DomainError IDEMPOTENCY_MISMATCH.
+    """
+    if asker.idempotency_key is None:
+        return None
+    async with database.write() as session:
+        known = await _known_by_key(session, asker, input_of(request))
+        return await _joined(session, known, request) if known is not None else None
+
+
 async def accept_delete(database: Database, name: str, *, force: bool, asker: Asker) -> Accepted:
     """Accept the removal of a set: out of use at once, its files by a job.
 

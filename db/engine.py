@@ -26,6 +26,8 @@ from db.types import db_now
 SQLITE_BUSY_TIMEOUT_SECONDS = 15
 POSTGRES_STATEMENT_TIMEOUT_MILLISECONDS = 30_000
 POSTGRES_LOCK_TIMEOUT_MILLISECONDS = 15_000
+POSTGRES_AWAY_CODES = ("08", "57P", "53300", "3D000")
+"""SQLSTATEs of a server that is away: no connection, going down or coming up, full, no such database (yet)."""
 POOL_SIZE = 10
 
 
@@ -139,9 +141,12 @@ def reason_of(error: BaseException) -> str:
 
 def is_unavailable(error: BaseException) -> bool:
     """Tell whether an error means that the database is away, not that the statement is wrong."""
-    return isinstance(error, (OperationalError, ConnectionError, TimeoutError)) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    )
+    if isinstance(error, (OperationalError, ConnectionError, TimeoutError)):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlstate", None) or ""
+    return error.connection_invalidated or code.startswith(POSTGRES_AWAY_CODES)
 
 
 def _engine(url: str) -> AsyncEngine:

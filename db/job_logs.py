@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.job import LogLevel
@@ -50,6 +50,12 @@ async def page(session: AsyncSession, job_id: UUID, request: PageRequest) -> Pag
     """Read a page of a job's log, oldest line first."""
     statement = select(JobLogLine).where(JobLogLine.job_id == job_id)
     return await fetch_page(session, statement, keyset=_keyset(job_id), request=request)
+
+
+async def count(session: AsyncSession, job_id: UUID) -> int:
+    """Count the lines of a job's log."""
+    statement = select(func.count()).select_from(JobLogLine).where(JobLogLine.job_id == job_id)
+    return await session.scalar(statement) or 0
 
 
 async def after(session: AsyncSession, job_id: UUID, *, number: int, limit: int) -> Sequence[JobLogLine]:

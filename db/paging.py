@@ -4,14 +4,15 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, SQLColumnExpression, literal, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Integer, Row, Select, SQLColumnExpression, literal, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import coercions, roles
+from sqlalchemy.types import TypeEngine
 
 from core.errors import DomainError, ErrorCode
 
@@ -107,8 +108,13 @@ def _beyond(keyset: Keyset, cursor: str, *, path: tuple[str, ...], is_lower_boun
     kinds = [column.type.python_type for column in columns]
     values = decode_cursor(keyset.stream, cursor, kinds=kinds, path=path)
     left = tuple_(*columns)
-    right = tuple_(*(literal(value, column.type) for value, column in zip(values, columns, strict=True)))
+    right = tuple_(*(literal(value, _wide(column.type)) for value, column in zip(values, columns, strict=True)))
     return left > right if is_lower_bound else left < right
+
+
+def _wide(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Take a type that holds whatever a made-up cursor says: PostgreSQL refuses what is too large for its own."""
+    return BigInteger() if isinstance(kind, Integer) else kind
 
 
 def encode_cursor(stream: str, values: Sequence[object]) -> str:
@@ -132,7 +138,7 @@ def decode_cursor(stream: str, cursor: str, *, kinds: Sequence[type], path: tupl
         raise refusal
     try:
         return [_parsed(value, kind) for value, kind in zip(found[1:], kinds, strict=True)]
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise refusal from None
 
 
@@ -144,7 +150,9 @@ def _parsed(value: Any, kind: type) -> Any:
         instant = datetime.fromisoformat(value)
         if instant.tzinfo is None:
             raise ValueError("no time zone")
-        return instant
+        return instant.astimezone(UTC)
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("PostgreSQL takes no NUL")
     if type(value) is not kind or (isinstance(value, int) and not -(2**63) <= value < 2**63):
         raise TypeError(f"not a {kind.__name__}")
     return value

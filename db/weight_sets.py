@@ -107,6 +107,12 @@ async def files_page(session: AsyncSession, name: str, request: PageRequest) -> 
     return await fetch_page(session, statement, keyset=keyset, request=request)
 
 
+async def count_files(session: AsyncSession, name: str) -> int:
+    """Count a set's files."""
+    statement = select(func.count()).select_from(WeightFile).where(WeightFile.set_name == name)
+    return await session.scalar(statement) or 0
+
+
 async def relatives(session: AsyncSession, name: str) -> Sequence[WeightSet]:
     """Read the sets whose directory would lie inside this one's, or this one's inside theirs."""
     parts = name.split("/")

@@ -30,7 +30,7 @@ from graph.schema import build
 from graph.ws import SocketLimits, TransportWebSocket
 from resolvers import access, health
 from resolvers.context import Services
-from resolvers.health import ComponentState
+from resolvers.health import ComponentName, ComponentState
 
 DRAIN_SECONDS = 5.0
 logger = logging.getLogger(__name__)
@@ -108,9 +108,12 @@ class Api:
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _request: Request) -> Response:
-        """Say whether the process can serve: one word, and which parts are how."""
+        """Say whether the process can serve: one word, and how its parts are.
+
+        It cannot without the database; without Redis or workers it answers, accepts and says what is late.
+        """
         found = await health.components(self.services)
-        is_ready = all(part.state is not ComponentState.DOWN for part in found)
+        is_ready = not any(part.name is ComponentName.DATABASE and part.state is ComponentState.DOWN for part in found)
         parts = {part.name.lower(): part.state.lower() for part in found}
         return JSONResponse({"status": "ready" if is_ready else "not ready", **parts}, 200 if is_ready else 503)
 

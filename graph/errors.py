@@ -5,13 +5,16 @@ carries `extensions.code`; an error of ours is logged with its trace and shown a
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import strawberry
 from graphql import GraphQLError
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import FieldExtension
 from strawberry.extensions.field_extension import AsyncExtensionResolver
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.field import StrawberryField
 
 from core.errors import AccessError, DomainError
@@ -20,6 +23,10 @@ from db.engine import is_unavailable
 from graph.context import GraphContext, Info
 from graph.enums import ErrorCode
 from resolvers.access import require
+
+STRAWBERRY_REFUSALS = (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError)
+"""What Strawberry raises for requests that it does not execute."""
+SUGGESTION = re.compile(r" Did you mean (?:[^?']|'[^']*')*\?")
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +72,10 @@ class Scoped(FieldExtension):
 
 def format_errors(errors: Sequence[GraphQLError], context: GraphContext) -> list[dict[str, Any]]:
     """Write errors as the answer shows them: no trace, no SQL, no secret."""
-    return [_formatted(error, context.request_id) for error in errors]
+    return [formatted(error, context.request_id) for error in errors]
 
 
-def _formatted(error: GraphQLError, request_id: str) -> dict[str, Any]:
+def formatted(error: GraphQLError, request_id: str) -> dict[str, Any]:
     """Write one error."""
     message, extensions = _told(error, request_id)
     shown: dict[str, Any] = {"message": message, "extensions": extensions}
@@ -85,7 +92,9 @@ def _told(error: GraphQLError, request_id: str) -> tuple[str, dict[str, Any]]:
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
     if cause is None:
-        return error.message, {"code": "BAD_REQUEST"}
+        return SUGGESTION.sub("", error.message), {"code": "BAD_REQUEST"}
+    if isinstance(cause, STRAWBERRY_REFUSALS):
+        return _refusal(cause), {"code": "BAD_REQUEST"}
     if isinstance(cause, DomainError):
         return str(cause), {"code": cause.code.value, "argument": list(cause.path)}
     if isinstance(cause, AccessError):
@@ -101,3 +110,12 @@ def _told(error: GraphQLError, request_id: str) -> tuple[str, dict[str, Any]]:
         "code": "INTERNAL",
         "requestId": request_id,
     }
+
+
+def _refusal(cause: Exception) -> str:
+    """Say why Strawberry does not execute a request, and what would be right."""
+    if isinstance(cause, InvalidOperationTypeError):
+        return "Subscriptions are not answered here: send them over the WebSocket at this address"
+    if isinstance(cause, CannotGetOperationTypeError) and cause.operation_name is not None:
+        return f'The document has no operation named "{cause.operation_name}": give the name of one that it has'
+    return "`query` must be a GraphQL document with at least one operation"

@@ -6,7 +6,7 @@ Source: the GraphQL-over-HTTP specification (media types and status codes).
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -14,10 +14,11 @@ from graphql import GraphQLError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from strawberry.types.execution import ExecutionResult, PreExecutionError
+from strawberry.types.graphql import OperationType
 
 from core.errors import UnauthenticatedError
 from graph.context import GraphContext
-from graph.errors import format_errors
+from graph.errors import STRAWBERRY_REFUSALS, format_errors, formatted
 from graph.schema import Schema
 
 MAX_BODY_BYTES = 256 << 10
@@ -25,6 +26,7 @@ MAX_QUERY_BYTES = 16 << 10
 BODY_SECONDS = 10.0
 OPERATION_SECONDS = 10.0
 GRAPHQL_JSON = "application/graphql-response+json"
+ANSWERED_HERE = (OperationType.QUERY, OperationType.MUTATION)
 
 
 class BadRequest(Exception):  # noqa: N818 - HTTP's own name
@@ -54,8 +56,10 @@ class GraphQLEndpoint:
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         media_type = _media_type(request)
+        request_id: str = request.state.request_id
         try:
-            context = await self._sign_in(bearer_token(request.headers.get("authorization")))
+            token = bearer_token(request.headers.get("authorization"))
+            context = replace(await self._sign_in(token), request_id=request_id)
             operation = read_operation(await _body(request))
         except UnauthenticatedError as error:
             return _refusal(media_type, 401, str(error), code=error.code, headers={"WWW-Authenticate": "Bearer"})
@@ -63,6 +67,8 @@ class GraphQLEndpoint:
             return _refusal(media_type, error.status, str(error), code="BAD_REQUEST")
         except ClientDisconnect:
             return Response(status_code=400)
+        except Exception as error:  # noqa: BLE001 - told, logged and masked like every other error
+            return _failure(media_type, error, request_id=request_id)
         return await self._executed(operation, context, media_type)
 
     async def _executed(self, operation: Operation, context: GraphContext, media_type: str) -> Response:
@@ -74,12 +80,12 @@ class GraphQLEndpoint:
                     variable_values=operation.variables,
                     context_value=context,
                     operation_name=operation.operation_name,
+                    allowed_operation_types=ANSWERED_HERE,
                 )
         except TimeoutError:
             return _refusal(media_type, 503, "The operation took too long: ask for less at once", code="TIMEOUT")
-        except Exception as error:  # noqa: BLE001 - told, logged and masked like every other error
-            failed = format_errors([GraphQLError(str(error), original_error=error)], context)
-            return _answer(media_type, 500, {"errors": failed})
+        except Exception as error:  # noqa: BLE001 - as above
+            return _failure(media_type, error, request_id=context.request_id)
         assert isinstance(result, ExecutionResult)
         answer: dict[str, Any] = {"data": result.data}
         if result.errors:
@@ -152,6 +158,16 @@ def _refusal(
     """Refuse a request before it is executed."""
     body = {"errors": [{"message": message, "extensions": {"code": code}}]}
     return _answer(media_type, status, body, headers=headers)
+
+
+def _failure(media_type: str, error: Exception, *, request_id: str) -> Response:
+    """Tell an exception that ended a request."""
+    shown = formatted(GraphQLError(str(error), original_error=error), request_id)
+    if isinstance(error, STRAWBERRY_REFUSALS):
+        status = 400
+    else:
+        status = 503 if shown["extensions"]["code"] == "UNAVAILABLE" else 500
+    return _answer(media_type, status, {"errors": [shown]})
 
 
 def _answer(media_type: str, status: int, body: dict[str, Any], *, headers: dict[str, str] | None = None) -> Response:

@@ -33,7 +33,9 @@ class Query:
     async def node(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="The id.")],
+        id: Annotated[
+            strawberry.ID, strawberry.argument(description="As its `id` field shows it, e.g. `WeightSet:owner/name`.")
+        ],
     ) -> Node | None:
         """Find by id."""
         node_type, _ = parse_global_id(id, path=("id",))
@@ -71,8 +73,12 @@ class Query:
     async def weight_set(
         self,
         info: Info,
-        id: Annotated[strawberry.ID | None, strawberry.argument(description="Its id.")] = None,
-        name: Annotated[str | None, strawberry.argument(description="Its name.")] = None,
+        id: Annotated[
+            strawberry.ID | None, strawberry.argument(description="`WeightSet:` and its name; not with `name`.")
+        ] = None,
+        name: Annotated[
+            str | None, strawberry.argument(description="Its directory on the volume; not with `id`.")
+        ] = None,
     ) -> WeightSet | None:
         """Find a set."""
         return await _weight_set(info, set_id=id, name=name)
@@ -116,7 +122,9 @@ class Query:
     async def job(
         self,
         info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="Its id.")],
+        id: Annotated[
+            strawberry.ID, strawberry.argument(description="As its `id` field shows it, e.g. `Job:0192f6…`.")
+        ],
     ) -> Job | None:
         """Find a job."""
         return await _job(info, id)

@@ -2,21 +2,17 @@
 
 import strawberry
 from graphql import GraphQLError
-from strawberry.extensions import MaxAliasesLimiter, MaxTokensLimiter, ParserCache, QueryDepthLimiter, ValidationCache
+from strawberry.extensions import MaxTokensLimiter, ParserCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext
 
+from graph.limits import CACHED_DOCUMENTS, MAX_TOKENS, LimitedValidation
 from graph.mutations import Mutation
 from graph.queries import Query
 from graph.scalars import SCALARS
 from graph.subscriptions import Subscription
 from graph.types.job import Job
 from graph.types.weight_set import WeightSet
-
-MAX_TOKENS = 1000
-MAX_ALIASES = 15
-MAX_DEPTH = 12
-CACHED_DOCUMENTS = 200
 
 
 class Schema(strawberry.Schema):
@@ -36,10 +32,8 @@ def build() -> Schema:
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[
             lambda: MaxTokensLimiter(MAX_TOKENS),
-            lambda: MaxAliasesLimiter(MAX_ALIASES),
-            lambda: QueryDepthLimiter(MAX_DEPTH),
             lambda: ParserCache(maxsize=CACHED_DOCUMENTS),
-            lambda: ValidationCache(maxsize=CACHED_DOCUMENTS),
+            LimitedValidation,
         ],
     )
 

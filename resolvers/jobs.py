@@ -1,6 +1,6 @@
 """What the fields about jobs do, live ones included."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -84,17 +84,29 @@ async def count(ctx: Context, *, job_filter: JobFilter) -> int:
 
 
 async def files(
-    ctx: Context, *, job_id: UUID, request: PageRequest, states: Sequence[FileState] | None
+    ctx: Context, *, job_id: UUID, request: PageRequest, states: Collection[FileState] | None
 ) -> Page[JobFile]:
     """Read a page of a job's files."""
     async with ctx.services.database.read() as session:
         return await job_files.page(session, job_id, request, states=states)
 
 
+async def count_files(ctx: Context, *, job_id: UUID, states: Collection[FileState] | None) -> int:
+    """Count a job's files."""
+    async with ctx.services.database.read() as session:
+        return await job_files.count(session, job_id, states=states)
+
+
 async def log(ctx: Context, *, job_id: UUID, request: PageRequest) -> Page[JobLogLine]:
     """Read a page of a job's log."""
     async with ctx.services.database.read() as session:
         return await job_logs.page(session, job_id, request)
+
+
+async def count_log(ctx: Context, *, job_id: UUID) -> int:
+    """Count the lines of a job's log."""
+    async with ctx.services.database.read() as session:
+        return await job_logs.count(session, job_id)
 
 
 async def cancel(ctx: Context, *, job_id: str) -> JobSnapshot:
@@ -137,8 +149,8 @@ async def watch(ctx: Context, *, job_id: str) -> AsyncIterator[JobSnapshot]:
         while last.row.state not in TERMINAL_STATES:
             changes = await subscription.next()
             data = changes.newest.get(topic)
-            now = _moved(last, data) if data and not changes.must_catch_up else await _read(ctx, key)
-            now = _not_back(last, now)
+            told = _moved(last, data) if data and not changes.must_catch_up else None
+            now = _not_back(last, told or await _read(ctx, key))
             if _differs(last, now):
                 last = now
                 yield now
@@ -155,17 +167,16 @@ async def watch_all(ctx: Context, *, job_filter: JobFilter, after: str | None) -
         async with ctx.services.database.read() as session:
             head = await events.head(session)
             rows = {row.id: row for row in await jobs.unended(session)}
+            changed: set[UUID] = set()
             if place is not None:
                 known_since = place.position if place.epoch == head.epoch else 0
                 changed = await events.jobs_changed_after(session, known_since)
                 rows |= await jobs.get_many(session, changed - rows.keys())
-        cursor = events.cursor_of(head)
-        shown: dict[UUID, JobSnapshot] = {}
-        for row in sorted(rows.values(), key=lambda row: (row.created_at, row.id)):
-            matches = job_filter.matches(row)
-            if matches or place is not None:
-                shown[row.id] = snapshot(row)
-                yield JobChange(cursor, matches, shown[row.id])
+        found = [(snapshot(row), job_filter.matches(row)) for row in sorted(rows.values(), key=_age)]
+        shown = {one.row.id: one for one, matches in found if matches and one.row.state not in TERMINAL_STATES}
+        news = [(one, matches) for one, matches in found if matches or one.row.id in changed]
+        for change in _with_cursors(news, before=after, behind=events.cursor_of(head)):
+            yield change
         async for change in _changes(ctx, job_filter, shown, subscription, since=head):
             yield change
 
@@ -183,7 +194,8 @@ async def _changes(
     while True:
         changes = await subscription.next()
         moved = {UUID(topic.removeprefix("job:")): data for topic, data in changes.newest.items()}
-        unread = {key for key, data in moved.items() if not data or key not in shown}
+        fresh = {key: _moved(shown[key], data) if data and key in shown else None for key, data in moved.items()}
+        unread = {key for key, found in fresh.items() if found is None}
         async with ctx.services.database.read() as session:
             now = await events.head(session)
             if changes.must_catch_up or now != head:
@@ -191,29 +203,43 @@ async def _changes(
             if changes.must_catch_up:
                 unread |= shown.keys()
             rows = await jobs.get_many(session, unread) if unread else {}
-        head = now
-        fresh = {key: snapshot(row) for key, row in rows.items()}
-        for key, data in moved.items():
-            if key not in fresh and key in shown:
-                fresh[key] = _moved(shown[key], data)
+        fresh |= {key: snapshot(row) for key, row in rows.items()}
+        news = []
         for key, found in fresh.items():
-            change = _change(found, shown.get(key), job_filter, cursor=events.cursor_of(head))
-            if change is not None:
-                shown[key] = change.job
-                if not change.matches or change.job.row.state in TERMINAL_STATES:
-                    shown.pop(key)
-                yield change
+            known = shown.get(key)
+            if found is None or not _is_news(found, known, job_filter):
+                continue
+            last = _not_back(known, found) if known is not None else found
+            matches = job_filter.matches(last.row)
+            news.append((last, matches))
+            shown[key] = last
+            if not matches or last.row.state in TERMINAL_STATES:
+                del shown[key]
+        for change in _with_cursors(news, before=events.cursor_of(head), behind=events.cursor_of(now)):
+            yield change
+        head = now
 
 
-def _change(found: JobSnapshot, known: JobSnapshot | None, job_filter: JobFilter, *, cursor: str) -> JobChange | None:
-    """Decide what to tell of a job: nothing when it neither matches nor did, or is as it was."""
+def _is_news(found: JobSnapshot, known: JobSnapshot | None, job_filter: JobFilter) -> bool:
+    """Tell whether a job is worth telling of: not when it neither matches nor did, or is as it was."""
     matches = job_filter.matches(found.row)
     if known is None:
-        return JobChange(cursor, matches=True, job=found) if matches else None
-    now = _not_back(known, found)
-    if not matches:
-        return JobChange(cursor, matches=False, job=now)
-    return JobChange(cursor, matches=True, job=now) if _differs(known, now) else None
+        return matches
+    return not matches or _differs(known, _not_back(known, found))
+
+
+def _with_cursors(news: Sequence[tuple[JobSnapshot, bool]], *, before: str | None, behind: str) -> Iterator[JobChange]:
+    """Give changes that were read at once their cursors: only the last one stands for all of them.
+
+    before: where the reader stood; None when it had no place, and nothing can be lost.
+    """
+    for number, (job, matches) in enumerate(news, start=1):
+        yield JobChange(behind if before is None or number == len(news) else before, matches, job)
+
+
+def _age(row: Job) -> tuple[datetime, UUID]:
+    """Sort by this to have the oldest first."""
+    return (row.created_at, row.id)
 
 
 async def watch_log(ctx: Context, *, job_id: str, after: str | None) -> AsyncIterator[JobLogLine]:
@@ -254,10 +280,15 @@ def _unknown(job_id: str) -> DomainError:
     return DomainError(ErrorCode.NOT_FOUND, f"There is no job {job_id}", path=("jobId",))
 
 
-def _moved(known: JobSnapshot, data: dict[str, Any]) -> JobSnapshot:
-    """Lay a progress message over what is known; one of an earlier run changes nothing."""
-    if not data or data["fence"] != known.row.fence or known.row.state is not JobState.RUNNING:
+def _moved(known: JobSnapshot, data: dict[str, Any]) -> JobSnapshot | None:
+    """Lay a progress message over what is known; None when it is of a run that is not known yet: read the row.
+
+    One of an earlier run changes nothing.
+    """
+    if data["fence"] < known.row.fence:
         return known
+    if data["fence"] > known.row.fence or known.row.state is not JobState.RUNNING:
+        return None
     given = dict(data["progress"])
     last_byte_at = given.pop("last_byte_at")
     progress = Progress(**given, last_byte_at=datetime.fromisoformat(last_byte_at) if last_byte_at else None)
@@ -265,9 +296,8 @@ def _moved(known: JobSnapshot, data: dict[str, Any]) -> JobSnapshot:
 
 
 def _not_back(known: JobSnapshot, found: JobSnapshot) -> JobSnapshot:
-    """Keep the further progress: the row may be a second behind the bus."""
-    is_same_run = (known.row.attempt, known.row.state) == (found.row.attempt, found.row.state)
-    if is_same_run and found.progress.bytes_done < known.progress.bytes_done:
+    """Keep the further progress within an attempt: the row may be a second behind the bus."""
+    if found.row.attempt <= known.row.attempt and found.progress.bytes_done < known.progress.bytes_done:
         return JobSnapshot(found.row, found.stage, found.message, known.progress)
     return found
 

@@ -8,7 +8,7 @@ from core.errors import DomainError, ErrorCode, JobErrorCode, JobFailure
 from core.hub import AccessOutcome, HubError
 from core.ids import NodeType, key_of
 from core.job import InstallRequest, JobPriority
-from core.names import check_patterns, check_repo_id, check_revision, check_set_name
+from core.names import check_patterns, check_repo_id, check_revision, check_set_name, is_plain_text
 from core.selection import select_files
 from db import admission, volumes, weight_sets
 from db.admission import Accepted, Asker, ResolvedPlan
@@ -40,9 +40,12 @@ async def get(ctx: Context, *, set_id: str | None, name: str | None) -> WeightSe
     """Find a set by its id or its name, exactly one of them."""
     if (set_id is None) == (name is None):
         raise DomainError(ErrorCode.INVALID, "Give exactly one of `id` and `name`", path=("id",))
-    key = key_of(set_id, NodeType.WEIGHT_SET, path=("id",)) if set_id is not None else name
+    if set_id is not None:
+        name = check_set_name(key_of(set_id, NodeType.WEIGHT_SET, path=("id",)), path=("id",))
+    else:
+        name = check_set_name(name or "", path=("name",))
     async with ctx.services.database.read() as session:
-        return await weight_sets.get(session, key or "")
+        return await weight_sets.get(session, name)
 
 
 async def page(
@@ -65,6 +68,12 @@ async def files(ctx: Context, *, name: str, request: PageRequest) -> Page[Weight
         return await weight_sets.files_page(session, name, request)
 
 
+async def count_files(ctx: Context, *, name: str) -> int:
+    """Count a set's files."""
+    async with ctx.services.database.read() as session:
+        return await weight_sets.count_files(session, name)
+
+
 async def volume(ctx: Context) -> VolumeReport | None:
     """Read the volume; None while no worker has reported."""
     async with ctx.services.database.read() as session:
@@ -84,16 +93,15 @@ async def install(
 ) -> Accepted:
     """Accept an install.
 
-    The Hub is asked for a moment: what it refuses is refused at once. No answer in time is no refusal: the job is
-    accepted, and the worker asks again.
+    A key that stands for a job answers that job, whatever the Hub or the plan say by now. Else the Hub is asked for
+    a moment: what it refuses is refused at once. No answer in time is no refusal: the job is accepted, and the
+    worker asks again.
     Raises: DomainError.
     """
-    if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
-        raise DomainError(
-            ErrorCode.INVALID,
-            f"An idempotency key has 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters",
-            path=("input", "idempotencyKey"),
-        )
+    asker = Asker(name=ctx.viewer.name, priority=priority, idempotency_key=_checked_key(idempotency_key))
+    known = await admission.known_install(ctx.services.database, request, asker=asker)
+    if known is not None:
+        return known
     plan = await resolved(ctx, request)
     if expected_plan_hash is not None and (plan is None or plan_hash(request, plan) != expected_plan_hash):
         raise DomainError(
@@ -103,10 +111,20 @@ async def install(
             else "The Hub does not answer, so the plan cannot be compared: try again, or leave planHash out",
             path=("input", "planHash"),
         )
-    asker = Asker(name=ctx.viewer.name, priority=priority, idempotency_key=idempotency_key)
     accepted = await admission.accept_install(ctx.services.database, request, plan=plan, asker=asker)
     _announce(ctx, accepted)
     return accepted
+
+
+def _checked_key(key: str | None) -> str | None:
+    """Return an idempotency key; None stays None. Raises: DomainError INVALID."""
+    if key is not None and (not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH or not is_plain_text(key)):
+        raise DomainError(
+            ErrorCode.INVALID,
+            f"An idempotency key has 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} printable characters",
+            path=("input", "idempotencyKey"),
+        )
+    return key
 
 
 async def resolved(ctx: Context, request: InstallRequest) -> ResolvedPlan | None:
@@ -139,7 +157,8 @@ async def resolved(ctx: Context, request: InstallRequest) -> ResolvedPlan | None
 
 async def delete(ctx: Context, *, set_id: str, force: bool) -> Accepted:
     """Accept the removal of a set. Raises: DomainError."""
-    name = key_of(set_id, NodeType.WEIGHT_SET, path=("input", "weightSetId"))
+    path = ("input", "weightSetId")
+    name = check_set_name(key_of(set_id, NodeType.WEIGHT_SET, path=path), path=path)
     accepted = await admission.accept_delete(
         ctx.services.database, name, force=force, asker=Asker(name=ctx.viewer.name)
     )

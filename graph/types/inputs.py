@@ -6,7 +6,9 @@ from datetime import datetime
 
 import strawberry
 
+from core.ids import parse_global_id
 from core.job import InstallRequest
+from core.names import check_search
 from db import jobs, weight_sets
 from graph.enums import JobKind, JobPriority, JobState, OrderDirection, WeightSetOrderField, WeightSetState
 from resolvers.weights import request_of
@@ -23,7 +25,9 @@ class JobFilter:
     created_until: datetime | None = strawberry.field(default=None, description="Made before this instant.")
 
     def to_filter(self) -> jobs.JobFilter:
-        """Say it to the database."""
+        """Say it to the database. Raises: DomainError."""
+        if self.subject_id is not None:
+            parse_global_id(self.subject_id, path=("filter", "subjectId"))
         return jobs.JobFilter(
             kinds=frozenset(self.kinds) if self.kinds is not None else None,
             states=frozenset(self.states) if self.states is not None else None,
@@ -38,15 +42,16 @@ class WeightSetFilter:
     """Which weight sets."""
 
     search: str | None = strawberry.field(
-        default=None, description="Part of the name or repository, without regard to case."
+        default=None, description="Part of the name or repository, without regard to case; at most 200 characters."
     )
     states: list[WeightSetState] | None = strawberry.field(default=None, description="In these states.")
     pinned: bool | None = strawberry.field(default=None, description="Kept from deletion, or not.")
 
     def to_filter(self) -> weight_sets.WeightSetFilter:
-        """Say it to the database."""
+        """Say it to the database. Raises: DomainError."""
+        search = check_search(self.search, path=("filter", "search"))
         states = frozenset(self.states) if self.states is not None else None
-        return weight_sets.WeightSetFilter(search=self.search, states=states, pinned=self.pinned)
+        return weight_sets.WeightSetFilter(search=search, states=states, pinned=self.pinned)
 
 
 @strawberry.input(description="How weight sets are sorted.")

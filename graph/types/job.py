@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -73,7 +74,7 @@ class JobFile:
         return cls(path=row.path, bytes_done=Bytes(row.bytes_done), bytes_total=Bytes(row.size_bytes), state=row.state)
 
 
-@strawberry.type(description="A line of a log.")
+@strawberry.type(description="What a job's run had to say at one moment.")
 class LogLine:
     """A line of a log."""
 
@@ -160,8 +161,10 @@ class Job(Node):
         ] = None,
     ) -> Connection[JobFile] | None:
         """Read a page of files."""
-        page = await jobs.files(info.context, job_id=self.key, request=page_request(first, after), states=states)
-        return connection(page, JobFile.from_row)
+        wanted = frozenset(states) if states is not None else None
+        page = await jobs.files(info.context, job_id=self.key, request=page_request(first, after), states=wanted)
+        count = partial(jobs.count_files, info.context, job_id=self.key, states=wanted)
+        return connection(page, JobFile.from_row, count=count)
 
     @strawberry.field(description="Its log, oldest line first.")
     async def log(
@@ -169,7 +172,8 @@ class Job(Node):
     ) -> Connection[LogLine] | None:
         """Read a page of the log."""
         request = page_request(first, after, last, before)
-        return connection(await jobs.log(info.context, job_id=self.key, request=request), LogLine.from_row)
+        page = await jobs.log(info.context, job_id=self.key, request=request)
+        return connection(page, LogLine.from_row, count=partial(jobs.count_log, info.context, job_id=self.key))
 
     @classmethod
     def from_row(cls, row: JobRow) -> Job:

@@ -71,7 +71,12 @@ class InstallPlan:
     @strawberry.field(description="Every file of the repository, in its order, with what would be done with it.")
     def files(self, first: First = None, after: After = None) -> Connection[PlannedFile]:
         """Cut a page out of the plan."""
-        return connection(_page(self.planned, page_request(first, after), stream=self.hash), PlannedFile.from_plan)
+        page = _page(self.planned, page_request(first, after), stream=self.hash)
+        return connection(page, PlannedFile.from_plan, count=self._count)
+
+    async def _count(self) -> int:
+        """Count the repository's files."""
+        return len(self.planned)
 
     @classmethod
     def from_plan(cls, plan: plans.InstallPlan) -> InstallPlan:

@@ -89,7 +89,7 @@ class ComponentStatus:
         )
 
 
-@strawberry.type(description="This server.")
+@strawberry.type(description="The installation that answers: its version and how its parts are.")
 class Server:
     """This server."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -76,7 +77,7 @@ class WeightSet(Node):
     async def files(self, info: Info, first: First = None, after: After = None) -> Connection[WeightFile] | None:
         """Read a page of files."""
         page = await weights.files(info.context, name=self.name, request=page_request(first, after))
-        return connection(page, WeightFile.from_row)
+        return connection(page, WeightFile.from_row, count=partial(weights.count_files, info.context, name=self.name))
 
     @strawberry.field(description="The job that brought it, or is bringing it; null when that is forgotten.")
     async def install_job(self, info: Info) -> LazyJob | None:

@@ -72,3 +72,4 @@ async def test_a_database_that_cannot_be_reached_is_one_sentence_without_the_pas
     assert str(refused.value).startswith(said)
     assert "secret" not in str(refused.value)
     await database.close()
+    await asyncio.sleep(0.1)  # the driver's thread takes its leave from the loop

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx2
@@ -21,6 +21,8 @@ from db.engine import Database
 from graph.app import Api
 
 PATIENCE_SECONDS = 10.0
+NOWHERE = "http://127.0.0.1:9"
+"""The address of a Hub that is not there."""
 GRAPHQL_JSON = "application/graphql-response+json"
 
 Body = dict[str, Any]
@@ -34,7 +36,6 @@ class RunningApi:
     port: int
     tokens: Mapping[Scope, str]
     http: httpx2.AsyncClient
-    statements: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -165,32 +166,30 @@ class Socket:
 async def serving(settings: Settings, *, secrets: Mapping[Scope, str]) -> AsyncIterator[RunningApi]:
     """Serve the API as its own command does."""
     api = Api(settings)
-    server = uvicorn.Server(configuration(settings, api))
-    task = asyncio.create_task(server._serve(), name="uvicorn")
-    while not server.started:
-        assert not task.done(), "the API did not start"
-        await asyncio.sleep(0.002)
+    config = configuration(settings, api)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    assert server.started, "the API did not start"
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as http:
             yield RunningApi(api, port, secrets, http)
     finally:
-        server.should_exit = True
-        await task
+        await server.shutdown()
 
 
 async def make_tokens(database: Database) -> dict[Scope, str]:
     """Make a token of each scope, named after it."""
     return {
-        scope: (
-            await tokens.create(database, name=scope.name.lower(), scope=scope, created_by="test")
-        ).secret
+        scope: (await tokens.create(database, name=scope.name.lower(), scope=scope, created_by="test")).secret
         for scope in Scope
     }
 
 
-def settings_for(database_url: str, redis_url: str, *, hub_endpoint: str = "http://127.0.0.1:9") -> Settings:
-    """Say where everything is; port 9 is the Hub that is not there."""
+def settings_for(database_url: str, redis_url: str, *, hub_endpoint: str = NOWHERE) -> Settings:
+    """Say where everything is."""
     return Settings(
         host="127.0.0.1",
         port=0,

@@ -5,17 +5,22 @@ from collections.abc import AsyncIterator
 import pytest
 
 from db.engine import Database
-from tests.fakes.hub import FakeHub
 from tests.fakes.hub_fixtures import no_strangers, running_hub  # noqa: F401
-from tests.graph.api import RunningApi, make_tokens, serving, settings_for
+from tests.graph.api import NOWHERE, RunningApi, make_tokens, serving, settings_for
 from tests.servers.valkey import ValkeyServer
 
 
 @pytest.fixture
+def hub_endpoint() -> str:
+    """Where the API looks for the Hub; a module that needs one says so by a fixture of this name."""
+    return NOWHERE
+
+
+@pytest.fixture
 async def api(
-    database_url: str, database: Database, valkey: ValkeyServer, hub: FakeHub
+    database_url: str, database: Database, valkey: ValkeyServer, hub_endpoint: str
 ) -> AsyncIterator[RunningApi]:
-    """The API on a fresh database, with the shared Valkey and a Hub of its own."""
+    """The API on a fresh database, with the shared Valkey."""
     secrets = await make_tokens(database)
-    async with serving(settings_for(database_url, valkey.url, hub_endpoint=hub.url), secrets=secrets) as running:
+    async with serving(settings_for(database_url, valkey.url, hub_endpoint=hub_endpoint), secrets=secrets) as running:
         yield running
