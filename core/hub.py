@@ -66,11 +66,13 @@ class Hub:
     """One Hub (or mirror) and the credential we have for it.
 
     endpoint: base URL without a trailing slash. token: None means anonymous.
+    timeout_seconds: for the connection, and for each piece of an answer.
     """
 
-    def __init__(self, *, endpoint: str, token: str | None) -> None:
+    def __init__(self, *, endpoint: str, token: str | None, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS) -> None:
         self.endpoint = endpoint.rstrip("/")
         self._token = token or None
+        self._timeout_seconds = timeout_seconds
 
     @cached_property
     def _api(self) -> "HfApi":
@@ -94,9 +96,7 @@ class Hub:
         from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
         try:
-            info = self._api.model_info(
-                repo_id, revision=revision, files_metadata=True, timeout=REQUEST_TIMEOUT_SECONDS
-            )
+            info = self._api.model_info(repo_id, revision=revision, files_metadata=True, timeout=self._timeout_seconds)
             if info.gated:
                 self._check_gate(repo_id)
             return _snapshot_of(info, repo_id)
@@ -115,7 +115,7 @@ class Hub:
         from huggingface_hub import get_session, hf_raise_for_status  # noqa: PLC0415
 
         url = f"{self.endpoint}/api/models/{repo_id}/auth-check"
-        answer = get_session().get(url, headers=self.headers_for(url), timeout=REQUEST_TIMEOUT_SECONDS)
+        answer = get_session().get(url, headers=self.headers_for(url), timeout=self._timeout_seconds)
         hf_raise_for_status(answer)
 
     def resolve_url(self, repo_id: str, commit: str, path: str) -> str:
