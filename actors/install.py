@@ -92,6 +92,8 @@ def _is_published(tools: Tools, request: InstallRequest, plan: ResolvedPlan) -> 
         manifest = tools.volume.read_manifest(request.name)
     except ValueError:
         return False
+    except OSError as error:
+        raise volume_failure(error) from error
     return (
         manifest is not None
         and (manifest.repo_id, manifest.commit) == (request.repo_id, plan.commit)

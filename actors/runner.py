@@ -45,8 +45,12 @@ class Runner:
         self._is_stopping = False
 
     async def run(self, job_id: UUID) -> None:
-        """Claim a job and run it; a message for a job that is not to be had does nothing."""
+        """Claim a job and run it; a message for a job that is not to be had does nothing.
+
+        A message that comes while the process stops is spent: its job is marked to be sent again.
+        """
         if self._is_stopping:
+            await jobs.take_back(self._tools.database, job_id)
             return
         job = await jobs.claim(
             self._tools.database,

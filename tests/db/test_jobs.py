@@ -145,6 +145,16 @@ async def test_an_admitted_job_whose_message_was_lost_is_let_go_again(database: 
     assert (await read(database, accepted.job)).dispatches == 2
 
 
+async def test_a_dispatch_that_is_taken_back_is_made_again_at_once(database: Database) -> None:
+    accepted = await accept(database)
+    assert accepted.job is not None
+    first = await admission.admit(database)
+
+    await jobs.take_back(database, accepted.job.id)
+
+    assert await admission.admit(database) == first == [accepted.job.id]
+
+
 async def test_a_job_is_claimed_once_however_many_messages_arrive(database: Database) -> None:
     accepted = await accept(database)
     assert accepted.job is not None
