@@ -142,7 +142,7 @@ class Stack:
 
     def wait_until_ready(self) -> None:
         """Wait until every part answers."""
-        until(lambda: self._ready(), seconds=40, what="the stack")
+        until(self._ready, seconds=40, what="the stack")
 
     def _ready(self) -> bool:
         """Ask whether it is ready."""

@@ -67,9 +67,7 @@ async def test_an_install_is_watched_from_queued_to_succeeded_and_its_files_are_
     assert hub.bytes_served() == served
 
 
-def test_a_worker_that_is_killed_in_the_middle_costs_at_most_32_mib_a_file(
-    distributed: Stack, hub: FakeHub
-) -> None:
+def test_a_worker_that_is_killed_in_the_middle_costs_at_most_32_mib_a_file(distributed: Stack, hub: FakeHub) -> None:
     hub.bytes_per_second = 25 * MIB
     job_id = distributed.install(MINILM)["job"]["id"]
     distributed.wait_for_job(job_id, lambda job: job["progress"]["bytesDone"] > 50 * MIB, seconds=30)
@@ -186,3 +184,23 @@ def test_a_set_is_replaced_by_its_revision_s_new_commit(distributed: Stack, hub:
         "commit": commit,
         "state": "READY",
     }
+
+
+def test_a_symbolic_link_or_a_foreign_directory_at_the_target_fails_the_job_and_stays_as_it_is(
+    distributed: Stack, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (distributed.weights / "sentence-transformers").symlink_to(elsewhere)
+    (distributed.weights / "mine").mkdir()
+    (distributed.weights / "mine" / "model.safetensors").write_bytes(b"mine")
+
+    linked = distributed.install(MINILM)["job"]["id"]
+    foreign = distributed.install(MINILM, name="mine")["job"]["id"]
+
+    for job_id, said in ((linked, "is a symbolic link"), (foreign, "that this server did not install")):
+        job = distributed.wait_for_job(job_id, lambda job: job["state"] == "FAILED", seconds=30)
+        assert job["error"]["code"] == "INVALID"
+        assert said in job["error"]["message"]
+    assert list(elsewhere.iterdir()) == []
+    assert (distributed.weights / "mine" / "model.safetensors").read_bytes() == b"mine"

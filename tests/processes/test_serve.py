@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 from tests.fakes.hub import FakeHub
 from tests.fakes.repos import tiny_chat_files
 from tests.processes.stack import ADMIN_TOKEN, Stack, stack, until
-from tests.servers.postgres import free_port
+from tests.servers.postgres import PostgresServer, free_port
+from tests.servers.valkey import ValkeyServer
 
 CHAT = "demo/tiny-chat"
 
@@ -186,3 +188,35 @@ def test_json_logs_are_one_object_a_line_and_hold_no_token(found: Stack) -> None
 def _sqlite(found: Stack) -> str:
     """Return the URL of a database below the stack's directory."""
     return f"sqlite+aiosqlite:///{found.directory}/apart.db"
+
+
+def test_serve_uses_the_database_and_the_redis_that_it_is_given(
+    found: Stack, postgres: PostgresServer, valkey: ValkeyServer
+) -> None:
+    name = postgres.create_database()
+    given = {"MODEL_MANAGER_DATABASE_URL": postgres.url(name), "MODEL_MANAGER_REDIS_URL": valkey.url}
+    serve = found.start("serve", **given)
+    found.wait_until_ready()
+
+    job_id = found.install(CHAT)["job"]["id"]
+    found.wait_for_job(job_id, lambda job: job["state"] == "SUCCEEDED", seconds=30)
+
+    assert found.execute("{ server { database } }") == {"server": {"database": "POSTGRESQL"}}
+    assert len(children_of(serve.popen.pid)) == 3
+    assert postgres.run("SELECT state FROM jobs", database=name) == "SUCCEEDED"
+    assert serve.stop() == 0
+    postgres.drop_database(name)
+
+
+def test_each_process_shows_its_metrics_and_health_on_a_port_of_its_own(found: Stack) -> None:
+    first = next(port for port in iter(free_port, None) if port < 65_000)
+    found.start("serve", MODEL_MANAGER_METRICS_PORT=str(first))
+    found.wait_until_ready()
+
+    for port in (first, first + 1, first + 2):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            assert answer.read() == b"ok\n"
+    with urllib.request.urlopen(f"http://127.0.0.1:{first}/metrics", timeout=5) as answer:
+        shown = answer.read().decode()
+    assert 'model_manager_http_requests_total{method="GET",route="readyz",status="200"}' in shown
+    assert "model_manager_bus_live 1.0" in shown
