@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from core.bus import Bus
 from db.engine import Database
 from tests.fakes.hub_fixtures import no_strangers, running_hub  # noqa: F401
-from tests.graph.api import NOWHERE, RunningApi, make_tokens, serving, settings_for
+from tests.graph.api import NOWHERE, RunningApi, Socket, make_tokens, serving, settings_for
+from tests.graph.watching import on_bus, until_live
 from tests.servers.valkey import ValkeyServer
 
 
@@ -24,3 +26,18 @@ async def api(
     secrets = await make_tokens(database)
     async with serving(settings_for(database_url, valkey.url, hub_endpoint=hub_endpoint), secrets=secrets) as running:
         yield running
+
+
+@pytest.fixture
+async def bus(valkey: ValkeyServer) -> AsyncIterator[Bus]:
+    """The bus as a worker has it, live."""
+    async with on_bus(valkey.url) as running:
+        yield running
+
+
+@pytest.fixture
+async def socket(api: RunningApi) -> AsyncIterator[Socket]:
+    """A socket with a READ token, on an API whose bus is live."""
+    await until_live(api.api.services.bus)
+    async with api.socket() as opened:
+        yield opened
