@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ WEIGHTS = noise(300_000, seed=7)
 CONFIG = b'{"model_type": "llama"}\n'
 FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "sub/deep/notes.txt": b"notes\n"}
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
+ARIA2C = shutil.which("aria2c", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture
@@ -342,7 +344,7 @@ def test_four_connections_fetch_a_quarter_each(hub: FakeHub, commit: str) -> Non
     assert sorted(record.status for record in hub.requests) == [206] * 4 + [302] * 4
 
 
-@pytest.mark.skipif(shutil.which("aria2c") is None, reason="aria2c is not installed")
+@pytest.mark.skipif(ARIA2C is None, reason="there is no aria2c for this platform")
 def test_aria2c_fetches_in_four_connections(hub: FakeHub, tmp_path: Path) -> None:
     hub.add_repository(MINILM, minilm_files())
     url = f"{hub.url}/{MINILM}/resolve/main/model.safetensors"
@@ -358,7 +360,7 @@ def test_aria2c_fetches_in_four_connections(hub: FakeHub, tmp_path: Path) -> Non
         "--out=model.safetensors",
         url,
     ]
-    subprocess.run(["aria2c", *arguments], check=True, timeout=30)
+    subprocess.run([str(ARIA2C), *arguments], check=True, timeout=30)
 
     assert (tmp_path / "model.safetensors").read_bytes() == minilm_files()["model.safetensors"].read_bytes()
 

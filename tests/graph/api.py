@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import pytest
 import uvicorn
 from sqlalchemy import event
 from websockets.asyncio.client import ClientConnection, connect
@@ -24,6 +25,10 @@ PATIENCE_SECONDS = 10.0
 NOWHERE = "http://127.0.0.1:9"
 """The address of a Hub that is not there."""
 GRAPHQL_JSON = "application/graphql-response+json"
+
+sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""What never reaches SQL need not be asked twice."""
+postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 Body = dict[str, Any]
 
@@ -199,3 +204,12 @@ def settings_for(database_url: str, redis_url: str, *, hub_endpoint: str = NOWHE
         hub_endpoint=hub_endpoint,
         pvc_name="weights",
     )
+
+
+def error_of(response: httpx2.Response) -> dict[str, Any]:
+    """The one error of an answer without data."""
+    body = response.json()
+    assert set(body) == {"errors"}, body
+    assert len(body["errors"]) == 1
+    error: dict[str, Any] = body["errors"][0]
+    return error

@@ -1,30 +1,24 @@
-"""GraphQL over HTTP as a stranger's client meets it: status codes, media types, refusals, and what errors tell."""
+"""GraphQL over HTTP as a stranger's client meets it: status codes, media types, and refusals in words."""
 
 import json
-import logging
-import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from graphql import get_introspection_query
-from prometheus_client import REGISTRY
 from sqlalchemy import text, update
 
 from core.token import Scope
-from db import workers
-from db.engine import Database
 from db.tables import Token
 from db.types import db_now
-from tests.graph.api import GRAPHQL_JSON, RunningApi, make_tokens, serving, settings_for
-from tests.servers.postgres import PostgresServer
+from tests.graph.api import (
+    GRAPHQL_JSON,
+    RunningApi,
+    error_of,
+    serving,
+    settings_for,
+    sqlite_only,
+)
 from tests.servers.valkey import ValkeyServer
-
-sqlite_only = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""What never reaches SQL need not be asked twice."""
-postgresql_only = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 WHOM = "{ viewer { name } }"
 NOT_JSON = 'The body must be JSON: {"query": "…", "variables": {…}}'
@@ -61,15 +55,6 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b'{"query": "\\u0000"}', 400, "Syntax Error: Unexpected character: U+0000."),
     (b'{"query": "# only a comment"}', 400, "Syntax Error: Unexpected <EOF>."),
 ]
-
-
-def error_of(response: httpx2.Response) -> dict[str, Any]:
-    """The one error of an answer without data."""
-    body = response.json()
-    assert set(body) == {"errors"}, body
-    assert len(body["errors"]) == 1
-    error: dict[str, Any] = body["errors"][0]
-    return error
 
 
 # ---------------------------------------------------------------- requests
@@ -339,207 +324,3 @@ async def test_the_introspection_query_of_tools_is_answered(api: RunningApi) -> 
         key: found["__schema"]["queryType"][key] for key in found["__schema"]["queryType"] if key != "name"
     }
     assert {"Job", "WeightSet", "Node"} <= {one["name"] for one in found["__schema"]["types"]}
-
-
-# ---------------------------------------------------------------- what errors tell
-
-
-def assert_masked(response: httpx2.Response, caplog: pytest.LogCaptureFixture, *, secrets: list[str]) -> None:
-    """Nothing of ours is told but a request id, and that is in the log."""
-    error = response.json()["errors"][0]
-    request_id = error["extensions"]["requestId"]
-    told = response.text + str(response.headers)
-    assert response.headers["X-Request-Id"] == request_id
-    assert [record.request_id for record in caplog.records if hasattr(record, "request_id")] == [request_id]
-    assert [word for word in [*secrets, "Traceback", "SELECT", "sqlalchemy", "asyncpg", "sqlite"] if word in told] == []
-
-
-def damage(path: Path) -> None:
-    """Overwrite a SQLite file and take its log away."""
-    for leftover in path.parent.glob(f"{path.name}-*"):
-        leftover.unlink()
-    path.write_bytes(b"this is no database" * 1000)
-
-
-@postgresql_only
-async def test_a_database_that_is_gone_is_told_without_its_name(
-    api: RunningApi, postgres: PostgresServer, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    name = database_url.rpartition("/")[2]
-    await api.data(WHOM)
-    postgres.drop_database(name)
-
-    response = await api.post(b'{"query": "{ jobs { nodes { id } } }"}')
-
-    postgres.run(f"CREATE DATABASE {name} TEMPLATE migrated")
-    assert response.status_code == 503
-    assert_masked(response, caplog, secrets=[name, str(postgres.port), "127.0.0.1"])
-    assert error_of(response)["extensions"]["code"] == "UNAVAILABLE"
-    assert error_of(response)["message"] == "The server cannot reach its database just now: try again"
-
-
-@sqlite_only
-async def test_a_database_file_that_is_damaged_is_told_without_its_path(
-    api: RunningApi, database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = Path(database_url.removeprefix("sqlite+aiosqlite:///"))
-    await api.database.engine.dispose()
-    damage(path)
-
-    response = await api.post(b'{"query": "{ jobs { nodes { id } } }"}')
-
-    assert response.status_code in {500, 503}
-    assert_masked(response, caplog, secrets=[str(path), "model-manager.db", "no database"])
-
-
-async def test_an_error_inside_an_operation_is_masked_under_a_request_id_of_the_log(
-    api: RunningApi, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with api.database.write() as session:
-        await session.execute(text("ALTER TABLE volumes RENAME TO volumes_of_yesterday"))
-        await session.commit()
-
-    response = await api.post(b'{"query": "{ viewer { name } volume { path } }"}', Accept=GRAPHQL_JSON)
-
-    body = response.json()
-    assert response.status_code == 200
-    assert body["data"] == {"viewer": {"name": "operate"}, "volume": None}
-    assert [error["path"] for error in body["errors"]] == [["volume"]]
-    assert body["errors"][0]["extensions"]["code"] in {"INTERNAL", "UNAVAILABLE"}
-    assert_masked(response, caplog, secrets=["volumes"])
-
-
-async def test_nothing_of_a_token_is_in_the_log(api: RunningApi, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-
-    await api.data(WHOM)
-    await api.execute(WHOM, token=api.tokens[Scope.READ] + "x")
-
-    assert [secret for secret in api.tokens.values() if secret.split("_", 2)[2] in caplog.text] == []
-
-
-# ---------------------------------------------------------------- pages
-
-
-@sqlite_only
-async def test_every_answer_carries_the_headers_that_protect_pages(api: RunningApi) -> None:
-    paths = ["/", "/graphiql/", "/healthz", "/health", "/readyz", "/nothing", "/graphql", "/../etc/passwd", "/%00"]
-
-    for path in paths:
-        response = await api.http.get(path)
-
-        assert response.headers["X-Content-Type-Options"] == "nosniff", path
-        assert response.headers["X-Frame-Options"] == "DENY", path
-        assert response.headers["Referrer-Policy"] == "no-referrer", path
-        policy = response.headers["Content-Security-Policy"]
-        assert "script-src 'self';" in policy, path
-        assert "frame-ancestors 'none'" in policy, path
-        assert re.fullmatch(r"[0-9a-f-]{36}", response.headers["X-Request-Id"]), path
-        assert "server" not in response.headers, path
-
-
-@sqlite_only
-async def test_pages_answer_without_a_token_and_unknown_paths_are_404(api: RunningApi) -> None:
-    async def status(path: str) -> int:
-        return (await api.http.get(path)).status_code
-
-    assert [await status(path) for path in ("/", "/healthz", "/health", "/readyz")] == [200] * 4
-    assert await status("/graphiql/") in {200, 404}  # 404, and says why, where it was not built
-    assert [
-        await status(path) for path in ("/nothing", "/graphql/x", "/metrics", "/events", "/schema.graphql", "/a%00b")
-    ] == [404] * 6
-    assert (await api.http.get("/")).headers["Content-Type"] == "text/html; charset=utf-8"
-    assert (await api.http.get("/healthz")).text == "ok\n"
-
-
-@sqlite_only
-async def test_a_path_that_leaves_the_page_gives_nothing_away(api: RunningApi) -> None:
-    for path in ("/graphiql/../../pyproject.toml", "/graphiql/%2e%2e/%2e%2e/pyproject.toml", "/graphiql/..%5c..%5cx"):
-        response = await api.http.get(path)
-
-        assert response.status_code == 404, path
-        assert "model-manager" not in response.text, path
-
-
-async def test_readiness_tells_how_each_part_is(api: RunningApi) -> None:
-    without = await api.http.get("/readyz")
-    await workers.beat(api.database, "w1", host="h", version="1", lanes=["tasks"], running_jobs=0)
-
-    with_worker = await api.http.get("/readyz")
-
-    parts = {"status": "ready", "database": "ok", "redis": "ok"}
-    assert (without.status_code, without.json()) == (200, {**parts, "workers": "down"})
-    assert (with_worker.status_code, with_worker.json()) == (200, {**parts, "workers": "ok"})
-
-
-@postgresql_only
-async def test_without_its_database_the_process_lives_and_is_not_ready(
-    api: RunningApi, postgres: PostgresServer, database_url: str
-) -> None:
-    name = database_url.rpartition("/")[2]
-    postgres.drop_database(name)
-
-    ready, healthy = await api.http.get("/readyz"), await api.http.get("/healthz")
-    postgres.run(f"CREATE DATABASE {name} TEMPLATE migrated")
-
-    assert (ready.status_code, healthy.status_code) == (503, 200)
-    assert ready.json() == {"status": "not ready", "database": "down", "redis": "ok", "workers": "down"}
-    assert (await api.http.get("/readyz")).status_code == 200
-
-
-@pytest.fixture
-async def api_with_own_valkey(
-    database_url: str, database: Database, own_valkey: ValkeyServer
-) -> AsyncIterator[RunningApi]:
-    secrets = await make_tokens(database)
-    async with serving(settings_for(database_url, own_valkey.url), secrets=secrets) as running:
-        yield running
-
-
-@sqlite_only
-async def test_without_redis_it_answers_and_says_so(api_with_own_valkey: RunningApi, own_valkey: ValkeyServer) -> None:
-    api = api_with_own_valkey
-    own_valkey.kill()
-
-    ready = await api.http.get("/readyz")
-    answer = await api.data("{ viewer { name } server { components { name state message } } }")
-
-    assert (ready.status_code, ready.json()) == (
-        200,
-        {"status": "ready", "database": "ok", "redis": "down", "workers": "down"},
-    )
-    told = {part["name"]: (part["state"], part["message"]) for part in answer["server"]["components"]}
-    assert told["DATABASE"] == ("OK", None)
-    assert told["REDIS"][0] == "DOWN"
-    assert told["REDIS"][1].startswith("Redis does not answer: changes arrive late")
-
-
-@sqlite_only
-async def test_answers_are_counted_under_names_of_a_closed_list(api: RunningApi) -> None:
-    def counted() -> dict[tuple[str, str, str], float]:
-        family = next(one for one in REGISTRY.collect() if one.name == "model_manager_http_requests")
-        return {
-            (one.labels["method"], one.labels["route"], one.labels["status"]): one.value
-            for one in family.samples
-            if one.name.endswith("_total")
-        }
-
-    before = counted()
-    for method, path in (
-        ("GET", "/one-of-a-million"),
-        ("GET", "/another-of-a-million"),
-        ("PURGE", "/healthz"),
-        ("GET", "/health?x=1"),
-        ("GET", "/graphiql/assets/nothing.js"),
-    ):
-        await api.http.request(method, path)
-    await api.data(WHOM)
-
-    more = {key: value - before.get(key, 0) for key, value in counted().items() if value != before.get(key, 0)}
-    assert more == {
-        ("GET", "other", "404"): 2,
-        ("other", "healthz", "405"): 1,
-        ("GET", "healthz", "200"): 1,
-        ("GET", "graphiql", "404"): 1,
-        ("POST", "graphql", "200"): 1,
-    }
