@@ -118,7 +118,7 @@ async def relatives(session: AsyncSession, name: str) -> Sequence[WeightSet]:
     parts = name.split("/")
     above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
     statement = select(WeightSet).where(
-        or_(WeightSet.name.in_(above), WeightSet.name.startswith(f"{name}/", autoescape=True))
+        or_(WeightSet.name.in_(above), func.substr(WeightSet.name, 1, len(name) + 1) == f"{name}/")
     )
     return (await session.scalars(statement)).all()
 

@@ -103,6 +103,12 @@ async def test_a_name_inside_another_set_is_a_conflict_both_ways(database: Datab
     assert await event_types(database) == ["job.queued"]
 
 
+async def test_names_that_differ_in_case_only_are_different_names(database: Database) -> None:
+    await accept(database, "acme/tiny")
+
+    assert (await accept(database, "ACME")).outcome is InstallOutcome.STARTED
+
+
 async def test_what_does_not_fit_beside_accepted_installs_is_refused_with_the_numbers(database: Database) -> None:
     await volumes.observe(database, path="/w", capacity_bytes=10_000, free_bytes=3_400)
 
