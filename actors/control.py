@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from db.jobs import Claim
+from db.runs import Claim
 
 
 class StopReason(StrEnum):
@@ -14,6 +14,8 @@ class StopReason(StrEnum):
 
     LOST = "LOST"
     """The row is no longer ours: cancelled, or claimed by another worker."""
+    PAUSED = "PAUSED"
+    """The job is held; what has been fetched stays."""
     FAILED = "FAILED"
     """Another file of the same job could not be had."""
     SHUTDOWN = "SHUTDOWN"

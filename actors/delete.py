@@ -6,9 +6,10 @@ from actors.control import RunControl
 from actors.download import volume_failure
 from actors.reporter import Reporter
 from actors.tools import Tools
+from core.event import EventType
 from core.ids import NodeType, global_id
 from core.job import JobStage
-from db import jobs, weight_sets
+from db import jobs, runs, weight_sets
 from db.engine import NewEvent
 from db.tables import Job
 
@@ -28,13 +29,13 @@ async def delete_weights(tools: Tools, job: Job, control: RunControl) -> None:
         except OSError as error:
             raise volume_failure(error) from error
     async with tools.database.write() as session:
-        done = await jobs.succeed(session, control.claim, message=f"Deleted {name}")
+        done = await runs.succeed(session, control.claim, message=f"Deleted {name}")
         await weight_sets.forget(session, name)
         deleted = NewEvent(
-            type="weights.deleted",
+            type=EventType.WEIGHTS_DELETED,
             subject_id=global_id(NodeType.WEIGHT_SET, name),
             actor=done.created_by,
             message=f"{name} is gone from the volume",
             data={"name": name},
         )
-        await session.commit_with(deleted, jobs.event_of(done, "job.completed"))
+        await session.commit_with(deleted, jobs.event_of(done, EventType.JOB_COMPLETED))

@@ -11,6 +11,7 @@ from actors.source import FileSource
 from actors.threads import in_thread
 from actors.tools import Tools
 from core.errors import JobErrorCode, JobFailure
+from core.event import EventType
 from core.ids import NodeType, global_id
 from core.job import InstallRequest, JobStage
 from core.manifest import Manifest
@@ -18,7 +19,7 @@ from core.names import COMMIT
 from core.repository import RepositoryFile
 from core.selection import FileFormat, format_of, select_files
 from core.version import VERSION
-from db import job_files, jobs, weight_sets
+from db import job_files, jobs, runs, weight_sets
 from db.admission import ResolvedPlan
 from db.engine import NewEvent
 from db.tables import Job
@@ -58,7 +59,7 @@ async def _plan(tools: Tools, job: Job, request: InstallRequest, reporter: Repor
         return ResolvedPlan(commit=job.commit, files=files)
     plan = await resolve(tools, request)
     async with tools.database.write() as session:
-        await jobs.hold(
+        await runs.hold(
             session,
             reporter.control.claim,
             commit=plan.commit,
@@ -208,7 +209,7 @@ async def _finish(tools: Tools, request: InstallRequest, plan: ResolvedPlan, con
     assert COMMIT.fullmatch(plan.commit)
     total = plan.download_bytes
     async with tools.database.write() as session:
-        done = await jobs.succeed(
+        done = await runs.succeed(
             session,
             control.claim,
             message=f"Installed {request.name} at {plan.commit[:8]}",
@@ -221,10 +222,10 @@ async def _finish(tools: Tools, request: InstallRequest, plan: ResolvedPlan, con
         await weight_sets.publish(session, done.id, request, commit=plan.commit, files=plan.files)
         await job_files.finish(session, done.id)
         installed = NewEvent(
-            type="weights.installed",
+            type=EventType.WEIGHTS_INSTALLED,
             subject_id=global_id(NodeType.WEIGHT_SET, request.name),
             actor=done.created_by,
             message=f"{request.name} is there: {total:,} bytes, commit {plan.commit[:8]}",
             data={"name": request.name, "repoId": request.repo_id, "commit": plan.commit, "sizeBytes": total},
         )
-        await session.commit_with(installed, jobs.event_of(done, "job.completed"))
+        await session.commit_with(installed, jobs.event_of(done, EventType.JOB_COMPLETED))

@@ -10,7 +10,8 @@ import threading
 import time
 
 from actors.control import RunControl, StopReason
-from db import jobs
+from core.job import JobState
+from db import runs
 from db.engine import Database, is_unavailable
 
 RENEWALS_PER_LEASE = 4
@@ -84,11 +85,13 @@ class LeaseKeeper:
         asked_at = time.monotonic()
         claims = [control.claim for control in controls]
         if must_renew:
-            held = await jobs.renew(database, claims, lease_seconds=self.lease_seconds)
-        else:
-            held = await jobs.still_held(database, claims)
+            await runs.renew(database, claims, lease_seconds=self.lease_seconds)
+        states = await runs.states_of(database, claims)
         for control in controls:
-            if control.claim not in held:
+            state = states.get(control.claim)
+            if state is JobState.PAUSED:
+                control.stop(StopReason.PAUSED)
+            elif state is not JobState.RUNNING:
                 control.stop(StopReason.LOST)
             elif must_renew:
                 control.prolong(asked_at=asked_at)

@@ -6,7 +6,7 @@ import logging
 from core.bus import Bus, job_topic
 from core.job import JobState
 from core.metrics import QUEUE_DEPTH
-from db import jobs
+from db import jobs, runs
 from db.engine import Database
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Reconciler:
 
     async def reconcile(self) -> None:
         """Queue again what was left behind."""
-        for job in await jobs.reconcile(self._database, actor="sync"):
+        for job in await runs.reconcile(self._database, actor="sync"):
             logger.warning("a worker is gone; its job is queued again", extra={"job": str(job.id)})
             self._bus.publish(job_topic(job.id))
         async with self._database.read() as session:

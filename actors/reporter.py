@@ -19,11 +19,11 @@ from core.bus import job_topic
 from core.job import FileState, JobStage, LogLevel, Progress
 from core.metrics import INSTALL_BYTES
 from core.repository import RepositoryFile
-from db import jobs
+from db import runs
 from db.engine import is_unavailable
 from db.job_files import FileProgress
 from db.job_logs import NewLogLine
-from db.jobs import LostClaimError
+from db.runs import LostClaimError
 from db.tables import Job
 
 BUS_SECONDS = 0.25
@@ -74,7 +74,7 @@ class Reporter:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            if self.control.reason is not StopReason.LOST:
+            if self.control.reason not in {StopReason.LOST, StopReason.PAUSED}:
                 await self.write()
 
     async def _run(self) -> None:
@@ -95,7 +95,7 @@ class Reporter:
         progress = self.progress()
         changes = self._file_changes()
         try:
-            await jobs.report(
+            await runs.report(
                 self.tools.database,
                 self.control.claim,
                 progress=progress,

@@ -16,8 +16,8 @@ from core.bus import job_topic
 from core.errors import JobErrorCode, JobFailure
 from core.job import JobKind, JobState, WaitReason
 from core.metrics import JOB_DURATION, JOBS_ENDED
-from db import jobs
-from db.jobs import Claim, LostClaimError
+from db import jobs, runs
+from db.runs import Claim, LostClaimError
 from db.tables import Job
 
 Handler = Callable[[Tools, Job, RunControl], Awaitable[None]]
@@ -50,9 +50,9 @@ class Runner:
         A message that comes while the process stops is spent: its job is marked to be sent again.
         """
         if self._is_stopping:
-            await jobs.take_back(self._tools.database, job_id)
+            await runs.take_back(self._tools.database, job_id)
             return
-        job = await jobs.claim(
+        job = await runs.claim(
             self._tools.database,
             job_id,
             kinds=HANDLERS,
@@ -93,9 +93,9 @@ class Runner:
         try:
             await HANDLERS[job.kind](self._tools, job, control)
         except RunStopped as stopped:
-            if stopped.reason is StopReason.LOST:
+            if stopped.reason in {StopReason.LOST, StopReason.PAUSED}:
                 raise LostClaimError from stopped
-            await jobs.release(self._tools.database, control.claim, why="The worker stops; it goes on elsewhere")
+            await runs.release(self._tools.database, control.claim, why="The worker stops; it goes on elsewhere")
             return JobState.QUEUED
         except JobFailure as failure:
             return await self._settle(job, control, failure)
@@ -112,7 +112,7 @@ class Runner:
     async def _settle(self, job: Job, control: RunControl, failure: JobFailure) -> JobState:
         """Decide what becomes of a run that went wrong: again later, or the end."""
         if failure.code is JobErrorCode.INSUFFICIENT_STORAGE:
-            await jobs.release(
+            await runs.release(
                 self._tools.database,
                 control.claim,
                 why=str(failure),
@@ -125,7 +125,7 @@ class Runner:
         fruitless = (now.fruitless_runs if now is not None else job.fruitless_runs) + 1
         is_last = not failure.retryable or fruitless >= job.max_attempts
         wait = None if is_last else back_off_seconds(fruitless, asked=failure.retry_after_seconds)
-        ended = await jobs.fail(self._tools.database, control.claim, failure, back_off_seconds=wait)
+        ended = await runs.fail(self._tools.database, control.claim, failure, back_off_seconds=wait)
         return ended.state
 
     async def _left(self, job: Job) -> JobState:

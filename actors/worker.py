@@ -22,7 +22,7 @@ from actors.leases import LeaseKeeper
 from actors.presence import Presence
 from actors.runner import Runner
 from actors.tools import Tools
-from core.bus import Bus
+from core.bus import JOURNAL, Bus
 from core.hub import Hub
 from core.job import Lane
 from core.settings import Settings
@@ -43,6 +43,7 @@ async def running_worker(settings: Settings) -> AsyncIterator[None]:
         database = Database(settings.database)
         opened.push_async_callback(database.close)
         bus = await opened.enter_async_context(Bus(settings.redis).running())
+        database.after_events = partial(bus.publish, JOURNAL)
         volume = WeightsVolume(settings.weights)
         await asyncio.to_thread(volume.prepare)
         tools = Tools(

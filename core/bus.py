@@ -308,3 +308,5 @@ def job_topic(job_id: object) -> str:
 
 
 ALL_JOBS = "job:*"
+JOURNAL = "journal"
+"""Told after each commit that wrote to the journal."""

@@ -14,6 +14,7 @@ class NodeType(StrEnum):
 
     JOB = "Job"
     WEIGHT_SET = "WeightSet"
+    EVENT = "Event"
 
 
 def new_id() -> UUID:

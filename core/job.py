@@ -77,6 +77,7 @@ class Lane(StrEnum):
     TASKS = "tasks"
 
 
+PAUSABLE_KINDS = frozenset({JobKind.INSTALL_WEIGHTS})
 TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 LANES: dict[JobKind, Lane] = {
     JobKind.INSTALL_WEIGHTS: Lane.TRANSFERS,

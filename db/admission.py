@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import insert, literal, select, update
 
 from core.errors import DomainError, ErrorCode
+from core.event import EventType
 from core.ids import NodeType, global_id, new_id
 from core.job import LANES, SLOTS, TERMINAL_STATES, InstallRequest, JobKind, JobPriority, JobState, WaitReason
 from core.repository import RepositoryFile
@@ -95,7 +96,7 @@ async def accept_install(
             await _check_space(session, plan.download_bytes)
         job = await _insert(session, JobKind.INSTALL_WEIGHTS, request.name, given, asker=asker, plan=plan)
         await weight_sets.announce(session, job.id, request)
-        await session.commit_with(jobs.event_of(job, "job.queued", actor=asker.name))
+        await session.commit_with(jobs.event_of(job, EventType.JOB_QUEUED, actor=asker.name))
         return Accepted(
             outcome=InstallOutcome.STARTED, job=job, weight_set=await weight_sets.get(session, request.name)
         )
@@ -132,7 +133,7 @@ async def accept_delete(database: Database, name: str, *, force: bool, asker: As
             )
         given = {"name": name, "force": force}
         job = await _insert(session, JobKind.DELETE_WEIGHTS, name, given, asker=asker, plan=None)
-        await session.commit_with(jobs.event_of(job, "job.queued", actor=asker.name))
+        await session.commit_with(jobs.event_of(job, EventType.JOB_QUEUED, actor=asker.name))
         return Accepted(outcome=InstallOutcome.STARTED, job=job, weight_set=await weight_sets.get(session, name))
 
 

@@ -7,7 +7,7 @@ Three rules hold everywhere and were learnt by losing updates:
 - A transaction awaits nothing but the database.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.errors import SettingsError
+from core.event import EventType
 from db.tables import Event, Journal
 from db.types import db_now
 
@@ -29,16 +30,17 @@ POSTGRES_LOCK_TIMEOUT_MILLISECONDS = 15_000
 POSTGRES_AWAY_CODES = ("08", "57P", "53300", "3D000")
 """SQLSTATEs of a server that is away: no connection, going down or coming up, full, no such database (yet)."""
 POOL_SIZE = 10
+HAS_EVENTS = "has_events"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewEvent:
     """An event to be written with the change that it tells.
 
-    type: a dotted name, e.g. "job.queued". subject_id: a global id. actor: a token's or process's name.
+    subject_id: a global id. actor: a token's or process's name.
     """
 
-    type: str
+    type: EventType
     message: str
     actor: str
     subject_id: str | None = None
@@ -61,6 +63,7 @@ class WriteSession(AsyncSession):
         assert position is not None, "the migrations write the journal's row"
         await self.execute(insert(Event).values(at=db_now()), _rows(events, last_position=position))
         await self.commit()
+        self.info[HAS_EVENTS] = True
         return position
 
 
@@ -88,6 +91,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.after_events: Callable[[], None] = lambda: None
+        """Called after each commit that wrote to the journal; a process on the bus tells the others."""
         self.engine = _engine(url)
 
     @property
@@ -107,6 +112,8 @@ class Database:
         async with WriteSession(self.engine, expire_on_commit=False) as session:
             await session.connection(execution_options={"writes": True})
             yield session
+        if session.info.get(HAS_EVENTS):
+            self.after_events()
 
     async def check(self) -> None:
         """Ask the database for a sign of life.

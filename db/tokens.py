@@ -2,6 +2,7 @@
 
 from sqlalchemy import func, insert, select, update
 
+from core.event import EventType
 from core.ids import new_id
 from core.token import NewToken, Scope, Viewer, digest_of, is_same, make_token, split_token
 from db.engine import Database, NewEvent
@@ -28,7 +29,7 @@ async def create(database: Database, *, name: str, scope: Scope, created_by: str
         )
         await session.commit_with(
             NewEvent(
-                type="token.created",
+                type=EventType.TOKEN_CREATED,
                 actor=created_by,
                 message=f"Token {name} with scope {scope.name} made",
                 data={"name": name, "prefix": made.prefix, "scope": scope.name},

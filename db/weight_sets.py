@@ -11,12 +11,13 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, delete, func, insert,
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.errors import DomainError, ErrorCode
-from core.ids import NodeType, key_of
+from core.event import EventType
+from core.ids import NodeType, global_id, key_of
 from core.job import InstallRequest, JobKind
 from core.repository import RepositoryFile
 from core.selection import format_of
 from core.weight_set import WeightSetState
-from db.engine import WriteSession
+from db.engine import Database, NewEvent, WriteSession
 from db.paging import Keyset, Page, PageRequest, fetch_page
 from db.tables import Job, WeightFile, WeightSet
 from db.types import UtcDateTime, db_now
@@ -193,6 +194,29 @@ async def mark_deleting(session: WriteSession, name: str) -> WeightSet | None:
         .returning(WeightSet)
     )
     return changed
+
+
+async def pin(database: Database, name: str, *, pinned: bool, actor: str) -> WeightSet | None:
+    """Keep a set from deletion, or no longer; None when there is none. Saying it twice is one event."""
+    async with database.write() as session:
+        changed: WeightSet | None = await session.scalar(
+            update(WeightSet)
+            .where(WeightSet.name == name, WeightSet.pinned.is_not(pinned))
+            .values(pinned=pinned)
+            .returning(WeightSet)
+        )
+        if changed is None:
+            return await get(session, name)
+        await session.commit_with(
+            NewEvent(
+                type=EventType.WEIGHTS_PINNED if pinned else EventType.WEIGHTS_UNPINNED,
+                subject_id=global_id(NodeType.WEIGHT_SET, name),
+                actor=actor,
+                message=f"{name} is {'kept from deletion' if pinned else 'no longer kept from deletion'}",
+                data={"name": name},
+            )
+        )
+        return changed
 
 
 async def forget(session: WriteSession, name: str) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from actors import broker as lanes
 from actors.dispatcher import Dispatcher
-from core.bus import Bus
+from core.bus import JOURNAL, Bus
 from core.hub import Hub
 from core.ids import new_id
 from core.metrics import BUS_LIVE, SOCKETS, SUBSCRIPTIONS
@@ -82,6 +83,7 @@ class Api:
             database = Database(self._settings.database)
             opened.push_async_callback(database.close)
             bus = await opened.enter_async_context(Bus(self._settings.redis).running())
+            database.after_events = partial(bus.publish, JOURNAL)
             BUS_LIVE.set_function(lambda: float(bus.is_live))
             broker = lanes.build(self._settings.redis)
             dispatcher = Dispatcher(database, broker, interval_seconds=None)

@@ -12,6 +12,7 @@ from core.token import Scope
 from core.weight_set import WeightSetState
 from db.admission import InstallOutcome
 from db.weight_sets import WeightSetOrderField
+from resolvers.events import ResyncReason
 from resolvers.health import ComponentName, ComponentState
 from resolvers.plans import FileAction, RiskCode
 
@@ -188,6 +189,12 @@ describe(
     DEGRADED="Answers, not as it should.",
     DOWN="Does not answer.",
 )
+describe(
+    ResyncReason,
+    "Why a feed cannot go on from a cursor.",
+    CURSOR_EXPIRED="What lies behind it has been removed after its time.",
+    EPOCH_CHANGED="It is of a journal that is no more: the database was replaced or restored.",
+)
 
 
 @strawberry.enum(description="Which way a list is sorted.")
@@ -223,6 +230,7 @@ __all__ = [
     "JobState",
     "LogLevel",
     "OrderDirection",
+    "ResyncReason",
     "RiskCode",
     "Scope",
     "WaitReason",

@@ -11,7 +11,16 @@ from db.admission import Accepted
 from graph.context import Info
 from graph.enums import InstallOutcome
 from graph.errors import RefusalsAsData, Scoped, UserError
-from graph.types.inputs import CancelJobInput, DeleteWeightsInput, InstallWeightsInput, RetryJobInput
+from graph.types.inputs import (
+    CancelJobInput,
+    DeleteWeightsInput,
+    InstallWeightsInput,
+    PauseJobInput,
+    PinWeightsInput,
+    ResumeJobInput,
+    RetryJobInput,
+    SetJobPriorityInput,
+)
 from graph.types.job import Job
 from graph.types.weight_set import WeightSet
 from resolvers import jobs, weights
@@ -53,6 +62,38 @@ class RetryJobPayload:
     """What came of retryJob."""
 
     job: Job | None = strawberry.field(default=None, description="The job, QUEUED; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What came of pauseJob.")
+class PauseJobPayload:
+    """What came of pauseJob."""
+
+    job: Job | None = strawberry.field(default=None, description="The job, PAUSED; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What came of resumeJob.")
+class ResumeJobPayload:
+    """What came of resumeJob."""
+
+    job: Job | None = strawberry.field(default=None, description="The job, QUEUED; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What came of setJobPriority.")
+class SetJobPriorityPayload:
+    """What came of setJobPriority."""
+
+    job: Job | None = strawberry.field(default=None, description="The job at its new place; null when refused.")
+    user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
+
+
+@strawberry.type(description="What came of pinWeights.")
+class PinWeightsPayload:
+    """What came of pinWeights."""
+
+    weight_set: WeightSet | None = strawberry.field(default=None, description="The set; null when refused.")
     user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
 
 
@@ -117,6 +158,48 @@ class Mutation:
     ) -> RetryJobPayload | None:
         """Retry."""
         return RetryJobPayload(job=Job.from_snapshot(await jobs.retry(info.context, job_id=input.job_id)))
+
+    @strawberry.mutation(
+        description="Hold an install, waiting or running; what it has fetched stays.",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def pause_job(
+        self, info: Info, input: Annotated[PauseJobInput, strawberry.argument(description="Which job.")]
+    ) -> PauseJobPayload | None:
+        """Pause."""
+        return PauseJobPayload(job=Job.from_snapshot(await jobs.pause(info.context, job_id=input.job_id)))
+
+    @strawberry.mutation(
+        description="Queue a held job again; it goes on from what is there.",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def resume_job(
+        self, info: Info, input: Annotated[ResumeJobInput, strawberry.argument(description="Which job.")]
+    ) -> ResumeJobPayload | None:
+        """Resume."""
+        return ResumeJobPayload(job=Job.from_snapshot(await jobs.resume(info.context, job_id=input.job_id)))
+
+    @strawberry.mutation(
+        description="Change who goes first among the jobs that wait; a job that runs is not interrupted.",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def set_job_priority(
+        self, info: Info, input: Annotated[SetJobPriorityInput, strawberry.argument(description="Which and how.")]
+    ) -> SetJobPriorityPayload | None:
+        """Move in the queue."""
+        moved = await jobs.set_priority(info.context, job_id=input.job_id, priority=input.priority)
+        return SetJobPriorityPayload(job=Job.from_snapshot(moved))
+
+    @strawberry.mutation(
+        description="Keep a set from deletion, or no longer.",
+        extensions=[RefusalsAsData(), Scoped(Scope.OPERATE)],
+    )
+    async def pin_weights(
+        self, info: Info, input: Annotated[PinWeightsInput, strawberry.argument(description="Which and whether.")]
+    ) -> PinWeightsPayload | None:
+        """Pin or unpin."""
+        row = await weights.pin(info.context, set_id=input.weight_set_id, pinned=input.pinned)
+        return PinWeightsPayload(weight_set=WeightSet.from_row(row, settings=info.context.services.settings))
 
 
 def _job(accepted: Accepted) -> Job | None:

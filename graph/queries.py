@@ -14,12 +14,13 @@ from graph.context import Info
 from graph.enums import DatabaseKind, OrderDirection, WeightSetOrderField
 from graph.errors import RefusalsAsData, Scoped
 from graph.relay import After, Before, Connection, First, Last, Node, connection, page_request
-from graph.types.inputs import InstallPlanInput, JobFilter, WeightSetFilter, WeightSetOrder
+from graph.types.event import Event
+from graph.types.inputs import EventFilter, InstallPlanInput, JobFilter, WeightSetFilter, WeightSetOrder
 from graph.types.job import Job
 from graph.types.plan import AccessCheck, InstallPlan, InstallPlanPayload
 from graph.types.server import ComponentStatus, QueueStats, Server, Viewer
 from graph.types.weight_set import Volume, WeightSet
-from resolvers import health, jobs, plans, queue, weights
+from resolvers import events, health, jobs, plans, queue, weights
 
 DOCUMENTATION_URL = "/graphiql/"
 READ = Scoped(Scope.READ)
@@ -38,9 +39,12 @@ class Query:
         ],
     ) -> Node | None:
         """Find by id."""
-        node_type, _ = parse_global_id(id, path=("id",))
+        node_type, key = parse_global_id(id, path=("id",))
         if node_type is NodeType.JOB:
             return await _job(info, id)
+        if node_type is NodeType.EVENT:
+            row = await events.get(info.context, position=key)
+            return Event.from_row(row) if row is not None else None
         return await _weight_set(info, set_id=id, name=None)
 
     @strawberry.field(description="What is on the volume.", extensions=[READ])
@@ -128,6 +132,27 @@ class Query:
     ) -> Job | None:
         """Find a job."""
         return await _job(info, id)
+
+    @strawberry.field(
+        description="The journal: everything that has happened and who did it, newest first. The cursors are those of"
+        " the `events` subscription.",
+        extensions=[READ],
+    )
+    async def events(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        last: Last = None,
+        before: Before = None,
+        filter: Annotated[EventFilter | None, strawberry.argument(description="Which; all when left out.")] = None,
+    ) -> Connection[Event]:
+        """Read a page of the journal."""
+        event_filter = (filter or EventFilter()).to_filter()
+        page = await events.page(
+            info.context, event_filter=event_filter, request=page_request(first, after, last, before)
+        )
+        return connection(page, Event.from_row, count=partial(events.count, info.context, event_filter=event_filter))
 
     @strawberry.field(description="How the queue is and who works on it.", extensions=[READ])
     async def queue(self, info: Info) -> QueueStats | None:

@@ -11,6 +11,7 @@ from graph.mutations import Mutation
 from graph.queries import Query
 from graph.scalars import SCALARS
 from graph.subscriptions import Subscription
+from graph.types.event import Event
 from graph.types.job import Job
 from graph.types.weight_set import WeightSet
 
@@ -28,7 +29,7 @@ def build() -> Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[Job, WeightSet],
+        types=[Event, Job, WeightSet],
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[
             lambda: MaxTokensLimiter(MAX_TOKENS),

@@ -10,9 +10,10 @@ import strawberry
 from core.token import Scope
 from graph.context import Info
 from graph.relay import After
-from graph.types.inputs import JobFilter
+from graph.types.event import EventFeedItem, feed_item
+from graph.types.inputs import EventFilter, JobFilter
 from graph.types.job import Job, JobChange, LogLine
-from resolvers import jobs
+from resolvers import events, jobs
 from resolvers.access import require
 
 JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id.")]
@@ -56,3 +57,21 @@ class Subscription:
         require(info.context, Scope.READ)
         async for line in jobs.watch_log(info.context, job_id=job_id, after=after):
             yield LogLine.from_row(line)
+
+    @strawberry.subscription(
+        description="The journal. Without `after`: from now on, beginning with one EventFeedLive. The cursors of the"
+        " `events` query are the same."
+    )
+    async def events(
+        self,
+        info: Info,
+        after: Annotated[
+            str | None, strawberry.argument(description="The cursor of the last event that was seen.")
+        ] = None,
+        filter: Annotated[EventFilter | None, strawberry.argument(description="Which; all when left out.")] = None,
+    ) -> AsyncGenerator[EventFeedItem, None]:
+        """Watch the journal."""
+        require(info.context, Scope.READ)
+        event_filter = (filter or EventFilter()).to_filter()
+        async for item in events.feed(info.context, after=after, event_filter=event_filter):
+            yield feed_item(item)

@@ -9,7 +9,7 @@ from uuid import UUID
 from core.bus import ALL_JOBS, Subscription, job_topic
 from core.errors import DomainError, ErrorCode
 from core.ids import job_key
-from core.job import TERMINAL_STATES, FileState, JobStage, JobState, Progress
+from core.job import TERMINAL_STATES, FileState, JobPriority, JobStage, JobState, Progress
 from db import events, job_files, job_logs, jobs
 from db.jobs import JobFilter
 from db.paging import Page, PageRequest
@@ -121,6 +121,30 @@ async def retry(ctx: Context, *, job_id: str) -> JobSnapshot:
     """Queue a job again. Raises: DomainError."""
     key = job_key(job_id, path=("input", "jobId"))
     row = await jobs.retry(ctx.services.database, key, actor=ctx.viewer.name)
+    _announce(ctx, key)
+    return snapshot(row)
+
+
+async def pause(ctx: Context, *, job_id: str) -> JobSnapshot:
+    """Hold a job. Raises: DomainError."""
+    key = job_key(job_id, path=("input", "jobId"))
+    row = await jobs.pause(ctx.services.database, key, actor=ctx.viewer.name)
+    _announce(ctx, key)
+    return snapshot(row)
+
+
+async def resume(ctx: Context, *, job_id: str) -> JobSnapshot:
+    """Queue a held job again. Raises: DomainError."""
+    key = job_key(job_id, path=("input", "jobId"))
+    row = await jobs.resume(ctx.services.database, key, actor=ctx.viewer.name)
+    _announce(ctx, key)
+    return snapshot(row)
+
+
+async def set_priority(ctx: Context, *, job_id: str, priority: JobPriority) -> JobSnapshot:
+    """Change who goes first. Raises: DomainError."""
+    key = job_key(job_id, path=("input", "jobId"))
+    row = await jobs.set_priority(ctx.services.database, key, priority, actor=ctx.viewer.name)
     _announce(ctx, key)
     return snapshot(row)
 

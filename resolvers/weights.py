@@ -166,6 +166,16 @@ async def delete(ctx: Context, *, set_id: str, force: bool) -> Accepted:
     return accepted
 
 
+async def pin(ctx: Context, *, set_id: str, pinned: bool) -> WeightSet:
+    """Keep a set from deletion, or no longer. Raises: DomainError."""
+    path = ("input", "weightSetId")
+    name = check_set_name(key_of(set_id, NodeType.WEIGHT_SET, path=path), path=path)
+    found = await weight_sets.pin(ctx.services.database, name, pinned=pinned, actor=ctx.viewer.name)
+    if found is None:
+        raise DomainError(ErrorCode.NOT_FOUND, f"There is no weight set {name!r}", path=path)
+    return found
+
+
 def _announce(ctx: Context, accepted: Accepted) -> None:
     """Tell those who watch, and let the job go."""
     if accepted.job is not None:

@@ -9,8 +9,9 @@ import strawberry
 from core.ids import parse_global_id
 from core.job import InstallRequest
 from core.names import check_search
-from db import jobs, weight_sets
+from db import events, jobs, weight_sets
 from graph.enums import JobKind, JobPriority, JobState, OrderDirection, WeightSetOrderField, WeightSetState
+from resolvers.events import event_filter
 from resolvers.weights import request_of
 
 
@@ -34,6 +35,23 @@ class JobFilter:
             subject_id=self.subject_id,
             created_since=self.created_since,
             created_until=self.created_until,
+        )
+
+
+@strawberry.input(description="Which events; what is left out does not matter.")
+class EventFilter:
+    """Which events."""
+
+    types: list[str] | None = strawberry.field(default=None, description="Of these types; at most 50.")
+    subject_id: strawberry.ID | None = strawberry.field(default=None, description="That happened to this.")
+    actor: str | None = strawberry.field(default=None, description="That this token or process did.")
+    since: datetime | None = strawberry.field(default=None, description="At this instant or later.")
+    until: datetime | None = strawberry.field(default=None, description="Before this instant.")
+
+    def to_filter(self) -> events.EventFilter:
+        """Say it to the database. Raises: DomainError."""
+        return event_filter(
+            types=self.types, subject_id=self.subject_id, actor=self.actor, since=self.since, until=self.until
         )
 
 
@@ -162,3 +180,33 @@ class RetryJobInput:
     """Which job to retry."""
 
     job_id: strawberry.ID = strawberry.field(description="The job's id.")
+
+
+@strawberry.input(description="Which job to hold.")
+class PauseJobInput:
+    """Which job to hold."""
+
+    job_id: strawberry.ID = strawberry.field(description="The job's id.")
+
+
+@strawberry.input(description="Which job to go on with.")
+class ResumeJobInput:
+    """Which job to go on with."""
+
+    job_id: strawberry.ID = strawberry.field(description="The job's id.")
+
+
+@strawberry.input(description="Which job to move in the queue.")
+class SetJobPriorityInput:
+    """Which job to move."""
+
+    job_id: strawberry.ID = strawberry.field(description="The job's id.")
+    priority: JobPriority = strawberry.field(description="Who goes first among the jobs that wait.")
+
+
+@strawberry.input(description="Which set to keep from deletion.")
+class PinWeightsInput:
+    """Which set to keep."""
+
+    weight_set_id: strawberry.ID = strawberry.field(description="The set's id.")
+    pinned: bool = strawberry.field(description="Whether it is kept from deletion from now on.")

@@ -10,7 +10,7 @@ from uuid import UUID
 import strawberry
 
 from core.ids import NodeType, global_id, key_of
-from core.job import TERMINAL_STATES
+from core.job import PAUSABLE_KINDS, TERMINAL_STATES
 from db import job_logs
 from db.tables import Job as JobRow
 from db.tables import JobFile as JobFileRow
@@ -132,6 +132,7 @@ class Job(Node):
     max_attempts: int = strawberry.field(description="How many errors it may have before it fails for good.")
     next_attempt_at: datetime | None = strawberry.field(description="When it is tried again; null when nothing is due.")
     cancellable: bool = strawberry.field(description="Whether cancelJob would be accepted now.")
+    pausable: bool = strawberry.field(description="Whether pauseJob would be accepted now.")
     retryable: bool = strawberry.field(description="Whether retryJob would be accepted now.")
     created_by: str | None = strawberry.field(description="The token that asked for it.")
     created_at: datetime = strawberry.field(description="When it was asked for.")
@@ -201,6 +202,7 @@ class Job(Node):
             max_attempts=row.max_attempts,
             next_attempt_at=row.next_attempt_at,
             cancellable=row.state not in TERMINAL_STATES,
+            pausable=row.kind in PAUSABLE_KINDS and row.state in {JobState.QUEUED, JobState.RUNNING},
             retryable=row.state in {JobState.FAILED, JobState.CANCELLED},
             created_by=row.created_by,
             created_at=row.created_at,

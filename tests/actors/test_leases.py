@@ -10,10 +10,10 @@ from actors.control import RunControl, RunStopped, StopReason
 from actors.leases import LeaseKeeper
 from core.ids import new_id
 from core.job import InstallRequest, JobKind
-from db import admission, jobs
+from db import admission, jobs, runs
 from db.admission import Asker
 from db.engine import Database
-from db.jobs import Claim
+from db.runs import Claim
 
 REQUEST = InstallRequest(repo_id="acme/tiny", revision="main", name="acme/tiny")
 
@@ -22,7 +22,7 @@ async def claimed(database: Database, *, lease_seconds: float) -> Claim:
     accepted = await admission.accept_install(database, REQUEST, plan=None, asker=Asker(name="anna"))
     assert accepted.job is not None
     await admission.admit(database)
-    job = await jobs.claim(database, accepted.job.id, kinds=list(JobKind), worker_id="w", lease_seconds=lease_seconds)
+    job = await runs.claim(database, accepted.job.id, kinds=list(JobKind), worker_id="w", lease_seconds=lease_seconds)
     assert job is not None
     return Claim(job.id, job.fence)
 
@@ -39,7 +39,7 @@ async def test_a_lease_is_kept_for_as_long_as_the_run_lasts_even_when_the_main_l
     time.sleep(2.5)  # noqa: ASYNC251 - the main loop is stuck on purpose
 
     assert control.reason is None
-    assert await jobs.reconcile(database, actor="sync") == []
+    assert await runs.reconcile(database, actor="sync") == []
     keeper.stop()
 
 

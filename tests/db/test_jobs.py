@@ -9,11 +9,11 @@ from sqlalchemy import func, select, update
 from core.errors import DomainError, ErrorCode, JobErrorCode, JobFailure
 from core.job import InstallRequest, JobKind, JobPriority, JobStage, JobState, Progress, WaitReason
 from core.repository import Digest, DigestKind, RepositoryFile
-from db import admission, job_files, jobs, outbox, volumes, weight_sets
+from db import admission, job_files, jobs, outbox, runs, volumes, weight_sets
 from db.admission import Accepted, Asker, InstallOutcome, ResolvedPlan
 from db.engine import Database
-from db.jobs import Claim, LostClaimError
 from db.paging import PageRequest
+from db.runs import Claim, LostClaimError
 from db.tables import Event, Job
 
 REQUEST = InstallRequest(repo_id="acme/tiny", revision="main", name="acme/tiny")
@@ -31,7 +31,7 @@ async def started(database: Database, *, worker_id: str = "w1", lease_seconds: f
     accepted = await accept(database)
     assert accepted.job is not None
     await admission.admit(database)
-    job = await jobs.claim(database, accepted.job.id, kinds=KINDS, worker_id=worker_id, lease_seconds=lease_seconds)
+    job = await runs.claim(database, accepted.job.id, kinds=KINDS, worker_id=worker_id, lease_seconds=lease_seconds)
     assert job is not None
     return job, Claim(job.id, job.fence)
 
@@ -156,7 +156,7 @@ async def test_a_dispatch_that_is_taken_back_is_made_again_at_once(database: Dat
     assert accepted.job is not None
     first = await admission.admit(database)
 
-    await jobs.take_back(database, accepted.job.id)
+    await runs.take_back(database, accepted.job.id)
 
     assert await admission.admit(database) == first == [accepted.job.id]
 
@@ -167,7 +167,7 @@ async def test_a_job_is_claimed_once_however_many_messages_arrive(database: Data
     await admission.admit(database)
 
     claims = await asyncio.gather(
-        *(jobs.claim(database, accepted.job.id, kinds=KINDS, worker_id=f"w{i}", lease_seconds=20) for i in range(20))
+        *(runs.claim(database, accepted.job.id, kinds=KINDS, worker_id=f"w{i}", lease_seconds=20) for i in range(20))
     )
 
     assert len([job for job in claims if job is not None]) == 1
@@ -179,7 +179,7 @@ async def test_a_job_of_an_unknown_kind_is_left_queued(database: Database) -> No
     assert accepted.job is not None
     await admission.admit(database)
 
-    claimed = await jobs.claim(
+    claimed = await runs.claim(
         database, accepted.job.id, kinds=[JobKind.DELETE_WEIGHTS], worker_id="w", lease_seconds=20
     )
 
@@ -191,41 +191,41 @@ async def test_an_expired_lease_is_queued_again_and_the_old_worker_can_write_not
     job, old = await started(database, lease_seconds=0.1)
     await asyncio.sleep(0.2)
 
-    requeued = await jobs.reconcile(database, actor="sync")
+    requeued = await runs.reconcile(database, actor="sync")
     await admission.admit(database)
-    taken = await jobs.claim(database, job.id, kinds=KINDS, worker_id="w2", lease_seconds=20)
+    taken = await runs.claim(database, job.id, kinds=KINDS, worker_id="w2", lease_seconds=20)
 
     assert [one.id for one in requeued] == [job.id]
     assert taken is not None
     assert taken.fence == old.fence + 1
-    assert await jobs.renew(database, [old], lease_seconds=20) == set()
+    assert await runs.renew(database, [old], lease_seconds=20) == set()
     with pytest.raises(LostClaimError):
-        await jobs.report(
+        await runs.report(
             database, old, progress=Progress(bytes_done=999), stage=JobStage.DOWNLOADING, message="zombie"
         )
     with pytest.raises(LostClaimError):
-        await jobs.fail(database, old, JobFailure(JobErrorCode.INTERNAL, "zombie"), back_off_seconds=None)
+        await runs.fail(database, old, JobFailure(JobErrorCode.INTERNAL, "zombie"), back_off_seconds=None)
     assert (await read(database, job)).bytes_done == 0
 
 
 async def test_a_renewed_lease_does_not_expire(database: Database) -> None:
     _, claim = await started(database, lease_seconds=0.2)
 
-    held = await jobs.renew(database, [claim], lease_seconds=20)
+    held = await runs.renew(database, [claim], lease_seconds=20)
     await asyncio.sleep(0.3)
 
     assert held == {claim}
-    assert await jobs.reconcile(database, actor="sync") == []
+    assert await runs.reconcile(database, actor="sync") == []
 
 
 async def test_a_worker_that_dies_five_times_without_progress_fails_the_job(database: Database) -> None:
     job, _ = await started(database, lease_seconds=0)
     for _run in range(4):
-        await jobs.reconcile(database, actor="sync")
+        await runs.reconcile(database, actor="sync")
         await admission.admit(database)
-        assert await jobs.claim(database, job.id, kinds=KINDS, worker_id="w", lease_seconds=0)
+        assert await runs.claim(database, job.id, kinds=KINDS, worker_id="w", lease_seconds=0)
 
-    await jobs.reconcile(database, actor="sync")
+    await runs.reconcile(database, actor="sync")
 
     failed = await read(database, job)
     assert (failed.state, failed.error_code) == (JobState.FAILED, JobErrorCode.WORKER_CRASHED)
@@ -241,7 +241,7 @@ async def test_cancelling_is_final_against_every_later_write(database: Database)
     assert cancelled.state is JobState.CANCELLED
     assert await jobs.still_held(database, [claim]) == set()
     with pytest.raises(LostClaimError):
-        await jobs.release(database, claim, why="shutdown")
+        await runs.release(database, claim, why="shutdown")
     with pytest.raises(DomainError) as refused:
         await jobs.cancel(database, job.id, actor="anna")
     assert refused.value.code is ErrorCode.CONFLICT
@@ -252,7 +252,7 @@ async def test_a_failed_run_waits_for_its_back_off_and_counts_as_an_attempt(data
     job, claim = await started(database)
     failure = JobFailure(JobErrorCode.HUB_UNAVAILABLE, "the Hub is away", retryable=True)
 
-    await jobs.fail(database, claim, failure, back_off_seconds=30)
+    await runs.fail(database, claim, failure, back_off_seconds=30)
     admitted = await admission.admit(database)
 
     waiting = await read(database, job)
@@ -263,7 +263,7 @@ async def test_a_failed_run_waits_for_its_back_off_and_counts_as_an_attempt(data
 
 async def test_a_retried_job_has_its_set_again_and_a_new_fence(database: Database) -> None:
     job, claim = await started(database)
-    await jobs.fail(database, claim, JobFailure(JobErrorCode.CORRUPT, "bad"), back_off_seconds=None)
+    await runs.fail(database, claim, JobFailure(JobErrorCode.CORRUPT, "bad"), back_off_seconds=None)
 
     retried = await jobs.retry(database, job.id, actor="anna")
 
@@ -277,7 +277,7 @@ async def test_a_retried_job_has_its_set_again_and_a_new_fence(database: Databas
 async def test_a_set_that_is_there_is_not_installed_again(database: Database) -> None:
     _, claim = await started(database)
     async with database.write() as session:
-        job = await jobs.succeed(session, claim, message="done")
+        job = await runs.succeed(session, claim, message="done")
         await weight_sets.publish(session, job.id, REQUEST, commit=PLAN.commit, files=PLAN.files)
         await session.commit_with(jobs.event_of(job, "job.completed"))
 
@@ -326,7 +326,7 @@ async def test_a_cursor_of_another_list_or_none_at_all_is_refused(database: Data
 async def test_file_progress_is_written_with_the_report(database: Database) -> None:
     job, claim = await started(database)
 
-    await jobs.report(
+    await runs.report(
         database,
         claim,
         progress=Progress(bytes_done=400, bytes_total=1000, files_total=1),
