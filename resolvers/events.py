@@ -1,12 +1,14 @@
 """What the fields about the journal do: its pages and its feed."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from core.bus import JOURNAL
+from core.bus import ALL_JOBS, JOURNAL
 from core.errors import DomainError, ErrorCode
 from core.names import is_plain_text
 from db import events
@@ -16,6 +18,7 @@ from db.tables import Event
 from resolvers.context import Context
 
 FEED_BATCH = 200
+PROGRESS_SECONDS = 0.5
 MAX_TYPES = 50
 MAX_NAME_LENGTH = 512
 EVENT_TYPE = re.compile(r"[a-z_]{1,40}(\.[a-z_]{1,40}){0,4}")
@@ -49,6 +52,14 @@ class FeedResync:
 
     reason: ResyncReason
     cursor: str
+
+
+@dataclass(frozen=True)
+class JobMoved:
+    """The newest progress of a running job; nothing of it is kept."""
+
+    job_id: str
+    data: dict[str, Any]
 
 
 FeedItem = FeedEntry | FeedLive | FeedResync
@@ -144,3 +155,31 @@ async def _begin(ctx: Context, place: JournalPosition | None) -> tuple[JournalPo
     if place.position + 1 < first:
         return head, FeedResync(ResyncReason.CURSOR_EXPIRED, events.cursor_of(head))
     return head, None
+
+
+async def progress(ctx: Context) -> AsyncIterator[JobMoved]:
+    """Give the newest progress of every running job, each at most twice a second, for ever."""
+    with ctx.services.bus.subscribe(ALL_JOBS) as subscription:
+        while True:
+            changes = await subscription.next()
+            for topic, data in changes.newest.items():
+                if data:
+                    yield JobMoved(topic.removeprefix("job:"), _told(data))
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+
+def _told(data: dict[str, Any]) -> dict[str, Any]:
+    """Show a progress message with the names that the API uses."""
+    moved = {_camel(name): value for name, value in data["progress"].items()}
+    return {"stage": data["stage"], "message": data["message"], "progress": moved}
+
+
+def _camel(name: str) -> str:
+    """Write bytes_done as bytesDone."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def check_cursor(cursor: str) -> None:
+    """Refuse what is no cursor of the journal. Raises: DomainError INVALID."""
+    events.place_of(cursor)
