@@ -28,6 +28,7 @@ from graph.edge import Edge
 from graph.errors import format_errors
 from graph.http import GraphQLEndpoint
 from graph.schema import build
+from graph.sse import EventsEndpoint
 from graph.ws import SocketLimits, TransportWebSocket
 from resolvers import access, health
 from resolvers.context import Services
@@ -51,6 +52,7 @@ class Api:
             routes=[
                 Route("/graphql", GraphQLEndpoint(schema, self._sign_in).answer, methods=["POST"], name="graphql"),
                 WebSocketRoute("/graphql", self.sockets, name="sockets"),
+                Route("/events", EventsEndpoint(self._sign_in).answer, name="events"),
                 Route("/healthz", self._healthz, name="healthz"),
                 Route("/health", self._healthz, name="health"),
                 Route("/readyz", self._readyz, name="readyz"),

@@ -62,5 +62,12 @@ def _route(scope: Scope) -> str:
     path = scope["path"]
     if path.startswith("/graphiql"):
         return "graphiql"
-    known = {"/": "welcome", "/graphql": "graphql", "/healthz": "healthz", "/health": "healthz", "/readyz": "readyz"}
+    known = {
+        "/": "welcome",
+        "/graphql": "graphql",
+        "/events": "events",
+        "/healthz": "healthz",
+        "/health": "healthz",
+        "/readyz": "readyz",
+    }
     return known.get(path, "other")

@@ -32,7 +32,7 @@ class EventsEndpoint:
 
     def __init__(
         self,
-        sign_in: Callable[[str | None, str], Awaitable[GraphContext]],
+        sign_in: Callable[[str | None], Awaitable[GraphContext]],
         *,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
@@ -44,9 +44,7 @@ class EventsEndpoint:
         query = request.query_params
         after = request.headers.get("last-event-id") or query.get("after")
         try:
-            context = await self._sign_in(
-                bearer_token(request.headers.get("authorization")), request.state.request_id
-            )
+            context = await self._sign_in(bearer_token(request.headers.get("authorization")))
             types = query["types"].split(",") if query.get("types") else None
             chosen = events.event_filter(types=types, subject_id=query.get("subjectId"), actor=query.get("actor"))
             if after is not None:
@@ -60,7 +58,9 @@ class EventsEndpoint:
         if query.get("progress") != "0" and types is None:
             sources.append(events.progress(context))
         return StreamingResponse(
-            self._frames(sources), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            self._frames(sources),
+            media_type=MEDIA_TYPE,
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
     async def _frames(self, sources: list[AsyncIterator[FeedItem | JobMoved]]) -> AsyncIterator[bytes]:

@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import update
 
 from core.bus import Bus, job_topic
-from db import jobs
+from db import jobs, runs
 from db.engine import Database
 from db.tables import Job, Journal
 from tests.graph import world
@@ -75,7 +75,7 @@ async def test_a_job_that_leaves_the_filter_is_told_of_once_more(api: RunningApi
     left = await change(socket)
     tell(bus, begun, 10)
     await cancel(api.database, one, bus)
-    await jobs.release(api.database, claim, why="The worker stops")
+    await runs.release(api.database, claim, why="The worker stops")
     bus.publish(job_topic(other.id))
     came = await change(socket)
 

@@ -8,7 +8,7 @@ from typing import Any
 from core.job import JobStage, LogLevel, Progress
 from core.repository import Digest, DigestKind, RepositoryFile
 from core.version import VERSION
-from db import job_files, job_logs, jobs, volumes, workers
+from db import job_files, job_logs, jobs, runs, volumes, workers
 from tests.graph import world
 from tests.graph.api import RunningApi
 from tests.graph.world import job_id, set_id
@@ -25,7 +25,7 @@ def names(connection: dict[str, Any]) -> list[str]:
 
 async def test_a_job_shows_its_row_its_plan_and_its_log(api: RunningApi) -> None:
     job, claim = await world.running(api.database)
-    await jobs.report(
+    await runs.report(
         api.database,
         claim,
         progress=Progress(bytes_done=512, bytes_total=1024, verified_bytes=24, files_done=1, files_total=2),

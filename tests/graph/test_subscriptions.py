@@ -6,8 +6,8 @@ from core.bus import Bus, job_topic
 from core.errors import JobErrorCode, JobFailure
 from core.job import JobStage, Progress
 from core.token import Scope
-from db import job_logs, jobs
-from db.jobs import Claim
+from db import job_logs, jobs, runs
+from db.runs import Claim
 from tests.graph import world
 from tests.graph.api import RunningApi, Socket
 from tests.graph.watching import LOG, PROGRESS, UNKNOWN_JOB, bytes_of, refusal_of, report, tell
@@ -76,7 +76,7 @@ async def test_a_run_that_crashed_and_goes_on_does_not_show_less(api: RunningApi
     tell(bus, claim, 700)
     seen.append(await bytes_of(socket))
 
-    await jobs.release(api.database, claim, why="The worker stops")
+    await runs.release(api.database, claim, why="The worker stops")
     bus.publish(job_topic(job.id))
     seen.append(await bytes_of(socket))
     _, again = await world.begun(api.database, job)
@@ -116,11 +116,11 @@ async def test_every_state_on_the_way_arrives(api: RunningApi, socket: Socket, b
     _, claim = await world.begun(api.database, job)
     seen.append(await next_state())
     failure = JobFailure(JobErrorCode.HUB_UNAVAILABLE, "away", retryable=True)
-    await jobs.fail(api.database, claim, failure, back_off_seconds=0.0)
+    await runs.fail(api.database, claim, failure, back_off_seconds=0.0)
     seen.append(await next_state())
     _, claim = await world.begun(api.database, job)
     seen.append(await next_state())
-    await jobs.fail(api.database, claim, failure, back_off_seconds=None)
+    await runs.fail(api.database, claim, failure, back_off_seconds=None)
     seen.append(await next_state())
 
     assert seen == ["QUEUED", "RUNNING", "QUEUED", "RUNNING", "FAILED"]
@@ -220,7 +220,7 @@ async def test_a_log_comes_from_its_first_line_and_goes_on_live_to_its_end(
 
     for number in range(3):
         lines = [job_logs.NewLogLine(message=f"line {number}")]
-        await jobs.report(api.database, claim, progress=Progress(), stage=JobStage.DOWNLOADING, message="", lines=lines)
+        await runs.report(api.database, claim, progress=Progress(), stage=JobStage.DOWNLOADING, message="", lines=lines)
         bus.publish(f"log:{job.id}")
         seen.append((await socket.next())["jobLog"])
     await world.succeeded(api.database, claim, world.request_for("acme/tiny"))
@@ -238,7 +238,7 @@ async def test_a_log_comes_from_its_first_line_and_goes_on_live_to_its_end(
 async def test_a_long_log_arrives_whole_and_in_order(api: RunningApi, socket: Socket) -> None:
     job, claim = await world.running(api.database)
     lines = [job_logs.NewLogLine(message=f"{number}") for number in range(450)]
-    await jobs.report(api.database, claim, progress=Progress(), stage=JobStage.DOWNLOADING, message="", lines=lines)
+    await runs.report(api.database, claim, progress=Progress(), stage=JobStage.DOWNLOADING, message="", lines=lines)
     await jobs.cancel(api.database, job.id, actor="anna")
 
     await socket.subscribe(LOG, id=job_id(job))

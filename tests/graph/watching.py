@@ -9,9 +9,9 @@ from typing import Any
 
 from core.bus import Bus, job_topic
 from core.job import JobStage, Progress
-from db import jobs
+from db import jobs, runs
 from db.engine import Database
-from db.jobs import Claim
+from db.runs import Claim
 from tests.graph.api import Socket
 
 PROGRESS = """subscription($id: ID!) { jobProgress(jobId: $id) {
@@ -51,7 +51,7 @@ def tell(bus: Bus, claim: Claim, bytes_done: int, **more: Any) -> None:
 async def report(database: Database, claim: Claim, bytes_done: int) -> None:
     """Write how far a run is."""
     progress = Progress(bytes_done=bytes_done, bytes_total=1024)
-    await jobs.report(database, claim, progress=progress, stage=JobStage.DOWNLOADING, message="Downloading")
+    await runs.report(database, claim, progress=progress, stage=JobStage.DOWNLOADING, message="Downloading")
 
 
 async def bytes_of(socket: Socket) -> tuple[str, int]:

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
+from core.event import EventType
 from core.errors import JobErrorCode, JobFailure
 from core.hub import Hub
 from core.ids import NodeType, global_id
 from core.job import InstallRequest, JobKind
 from core.repository import Digest, DigestKind, RepositoryFile
 from core.selection import select_files
-from db import admission, jobs, weight_sets
+from db import admission, jobs, runs, weight_sets
 from db.admission import Asker, ResolvedPlan
 from db.engine import Database
-from db.jobs import Claim
+from db.runs import Claim
 from db.tables import Job
 from tests.fakes.hub import FakeHub
 
@@ -43,7 +44,7 @@ async def running(database: Database, name: str = "acme/tiny", *, pin: bool = Fa
 async def begun(database: Database, job: Job) -> tuple[Job, Claim]:
     """A worker takes a queued job."""
     await admission.admit(database)
-    found = await jobs.claim(database, job.id, kinds=tuple(JobKind), worker_id="w1", lease_seconds=60)
+    found = await runs.claim(database, job.id, kinds=tuple(JobKind), worker_id="w1", lease_seconds=60)
     assert found is not None
     return found, Claim(found.id, found.fence)
 
@@ -58,7 +59,7 @@ async def succeeded(
 ) -> None:
     """A worker publishes what it has fetched."""
     async with database.write() as session:
-        job = await jobs.succeed(
+        job = await runs.succeed(
             session,
             claim,
             message="Published",
@@ -66,7 +67,7 @@ async def succeeded(
             files_done=len(files),
         )
         await weight_sets.publish(session, job.id, request, commit=commit, files=files)
-        await session.commit_with(jobs.event_of(job, "job.completed"))
+        await session.commit_with(jobs.event_of(job, EventType.JOB_COMPLETED))
 
 
 async def ready(
@@ -99,7 +100,7 @@ async def failed(database: Database, name: str = "acme/tiny") -> Job:
     """An install that went wrong for good."""
     _, claim = await running(database, name)
     failure = JobFailure(JobErrorCode.CORRUPT, "The digest is wrong", hint="Ask the owner")
-    return await jobs.fail(database, claim, failure, back_off_seconds=None)
+    return await runs.fail(database, claim, failure, back_off_seconds=None)
 
 
 def job_id(job: Job) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import filecmp
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,3 +205,29 @@ def test_a_symbolic_link_or_a_foreign_directory_at_the_target_fails_the_job_and_
         assert said in job["error"]["message"]
     assert list(elsewhere.iterdir()) == []
     assert (distributed.weights / "mine" / "model.safetensors").read_bytes() == b"mine"
+
+
+def test_a_paused_install_stops_within_two_seconds_and_goes_on_where_it_was(distributed: Stack, hub: FakeHub) -> None:
+    hub.bytes_per_second = 10 * MIB
+    job_id = distributed.install(MINILM)["job"]["id"]
+    distributed.wait_for_job(job_id, lambda job: job["progress"]["bytesDone"] > 10 * MIB, seconds=30)
+
+    paused = distributed.execute(
+        "mutation ($id: ID!) { pauseJob(input: {jobId: $id}) { job { state } } }", {"id": job_id}
+    )["pauseJob"]
+
+    assert paused == {"job": {"state": "PAUSED"}}
+    size = minilm_files()["model.safetensors"].stat().st_size
+    until(lambda: _is_quiet(hub), seconds=5 * 2, what="the transfer")
+    hub.bytes_per_second = None
+    distributed.execute("mutation ($id: ID!) { resumeJob(input: {jobId: $id}) { job { state } } }", {"id": job_id})
+    distributed.wait_for_job(job_id, lambda job: job["state"] == "SUCCEEDED", seconds=60)
+    assert hub.bytes_served(MINILM, "model.safetensors") <= size + 8 * MIB
+    assert_identical(distributed.weights / MINILM)
+
+
+def _is_quiet(hub: FakeHub) -> bool:
+    """Tell whether nothing has been sent for a while."""
+    before = hub.bytes_served()
+    time.sleep(0.4)
+    return hub.bytes_served() == before
