@@ -271,6 +271,17 @@ class QueueState(Base):
     """When a `sync` process last looked after the queue."""
 
 
+class ProcessLease(Base):
+    """Which process does what only one may do; one row a duty, written by the migrations."""
+
+    __tablename__ = "process_leases"
+
+    duty: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str | None]
+    """Unique to one process; NULL when nobody has it."""
+    lease_until: Mapped[datetime | None]
+
+
 class Token(Base):
     """An access token; its secret is not here, only the SHA-256 of it."""
 

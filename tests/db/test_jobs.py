@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from core.errors import DomainError, ErrorCode, JobErrorCode, JobFailure
+from core.event import EventType
 from core.job import InstallRequest, JobKind, JobPriority, JobStage, JobState, Progress, WaitReason
 from core.repository import Digest, DigestKind, RepositoryFile
 from db import admission, job_files, jobs, outbox, runs, volumes, weight_sets
@@ -239,7 +240,7 @@ async def test_cancelling_is_final_against_every_later_write(database: Database)
     cancelled = await jobs.cancel(database, job.id, actor="anna")
 
     assert cancelled.state is JobState.CANCELLED
-    assert await jobs.still_held(database, [claim]) == set()
+    assert await runs.states_of(database, [claim]) == {claim: JobState.CANCELLED}
     with pytest.raises(LostClaimError):
         await runs.release(database, claim, why="shutdown")
     with pytest.raises(DomainError) as refused:
@@ -279,7 +280,7 @@ async def test_a_set_that_is_there_is_not_installed_again(database: Database) ->
     async with database.write() as session:
         job = await runs.succeed(session, claim, message="done")
         await weight_sets.publish(session, job.id, REQUEST, commit=PLAN.commit, files=PLAN.files)
-        await session.commit_with(jobs.event_of(job, "job.completed"))
+        await session.commit_with(jobs.event_of(job, EventType.JOB_COMPLETED))
 
     same = await accept(database)
     newer = ResolvedPlan(commit="d" * 40, files=(FILE,))
@@ -347,7 +348,7 @@ async def test_writers_in_parallel_lose_no_update_and_leave_positions_without_ga
         for _ in range(10):
             async with database.write() as session:
                 await session.execute(update(Job).where(Job.id == job.id).values(files_done=Job.files_done + 1))
-                await session.commit_with(jobs.event_of(job, "test.tick", message=str(number)))
+                await session.commit_with(jobs.event_of(job, EventType.JOB_RETRIED, message=str(number)))
 
     await asyncio.gather(*(write(number) for number in range(8)))
 

@@ -100,6 +100,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_queue_state")),
     )
     op.create_table(
+        "process_leases",
+        sa.Column("duty", sa.String(), nullable=False),
+        sa.Column("holder", sa.String(), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("duty", name=op.f("pk_process_leases")),
+    )
+    op.create_table(
         "tokens",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
@@ -211,6 +218,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("set_name", "path", name=op.f("pk_weight_files")),
     )
     op.execute("INSERT INTO queue_state (id) VALUES (1)")
+    op.execute("INSERT INTO process_leases (duty) VALUES ('sync')")
     op.execute(
         sa.text("INSERT INTO journal (id, epoch, position) VALUES (1, :epoch, 0)").bindparams(epoch=uuid4().hex[:8])
     )
@@ -231,6 +239,7 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.drop_table("volumes")
     op.drop_table("tokens")
+    op.drop_table("process_leases")
     op.drop_table("queue_state")
     op.drop_table("journal")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
