@@ -80,9 +80,7 @@ async def take_back(database: Database, job_id: UUID) -> None:
     """Undo the dispatch of a job that nobody has claimed, so that its message is sent again at once."""
     async with database.write() as session:
         await session.execute(
-            update(Job)
-            .where(Job.id == job_id, Job.state == JobState.QUEUED)
-            .values(dispatched_at=None, dispatches=0)
+            update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED).values(dispatched_at=None, dispatches=0)
         )
         await session.commit()
 

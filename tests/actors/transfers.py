@@ -18,7 +18,7 @@ from core.hub import Hub
 from core.ids import new_id
 from core.repository import Digest, DigestKind, RepositoryFile
 from core.storage import WeightsVolume
-from db.jobs import Claim
+from db.runs import Claim
 from tests.fakes.hub import FakeHub
 from tests.fakes.repos import noise
 
