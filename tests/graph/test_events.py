@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from core.event import EventType
 from core.bus import Bus, job_topic
 from core.token import Scope
 from db import jobs

@@ -8,7 +8,7 @@ from typing import Any
 from core.job import JobStage, LogLevel, Progress
 from core.repository import Digest, DigestKind, RepositoryFile
 from core.version import VERSION
-from db import job_files, job_logs, jobs, runs, volumes, workers
+from db import job_files, job_logs, runs, volumes, workers
 from tests.graph import world
 from tests.graph.api import RunningApi
 from tests.graph.world import job_id, set_id

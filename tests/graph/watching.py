@@ -9,7 +9,7 @@ from typing import Any
 
 from core.bus import Bus, job_topic
 from core.job import JobStage, Progress
-from db import jobs, runs
+from db import runs
 from db.engine import Database
 from db.runs import Claim
 from tests.graph.api import Socket

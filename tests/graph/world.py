@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from core.event import EventType
 from core.errors import JobErrorCode, JobFailure
+from core.event import EventType
 from core.hub import Hub
 from core.ids import NodeType, global_id
 from core.job import InstallRequest, JobKind
