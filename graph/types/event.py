@@ -56,7 +56,7 @@ class Event(Node):
         )
 
 
-@strawberry.type(description="An event of the feed.")
+@strawberry.type(description="Something new in the journal, with the place to go on from.")
 class EventFeedEntry:
     """An event of the feed."""
 
