@@ -10,7 +10,8 @@ from core.errors import SettingsError
 from core.metrics import MetricsServer
 from core.settings import Settings
 from graph.app import Api
-from graph.ws import DroppableProtocol, SocketLimits
+from graph.ws import SocketLimits
+from graph.ws_connection import DroppableProtocol
 
 
 def run(settings: Settings) -> int:

@@ -9,9 +9,10 @@ import hmac
 import re
 import secrets
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
+from uuid import UUID
 
 TOKEN = re.compile(r"mm_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
 ID_ALPHABET = string.ascii_lowercase + string.digits
@@ -27,11 +28,15 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who is asking: a token's name and scope. expires_at: None means never."""
+    """Who is asking: a token's name and scope.
+
+    expires_at: None means never. token_id: the token's row; None for the one that is a setting.
+    """
 
     name: str
     scope: Scope
     expires_at: datetime | None = None
+    token_id: UUID | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

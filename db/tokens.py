@@ -1,5 +1,8 @@
 """Access tokens: making, finding and counting them."""
 
+from collections.abc import Collection
+from uuid import UUID
+
 from sqlalchemy import func, insert, select, update
 
 from core.event import EventType
@@ -67,7 +70,18 @@ async def viewer_of(database: Database, secret: str) -> Viewer | None:
     token, is_note_old = found
     if token.last_used_at is None or is_note_old:
         await _note_use(database, token)
-    return Viewer(name=token.name, scope=token.scope, expires_at=token.expires_at)
+    return Viewer(name=token.name, scope=token.scope, expires_at=token.expires_at, token_id=token.id)
+
+
+async def still_good(database: Database, token_ids: Collection[UUID]) -> set[UUID]:
+    """Find which tokens are neither revoked nor expired nor gone, in one statement."""
+    async with database.read() as session:
+        statement = select(Token.id).where(
+            Token.id.in_(token_ids),
+            Token.revoked_at.is_(None),
+            (Token.expires_at.is_(None)) | (Token.expires_at > db_now()),
+        )
+        return set(await session.scalars(statement))
 
 
 async def _note_use(database: Database, token: Token) -> None:

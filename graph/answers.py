@@ -34,12 +34,15 @@ class Request:
 class Answer:
     """One message of an operation but for its id, encoded once for however many sockets are to have it.
 
-    type: `next`, or `error`, which is the last.
-    payload: JSON.
+    type: `next`; or `error` or `complete`, which are the last.
+    payload: JSON; nothing for `complete`.
     """
 
     type: str
     payload: str
+
+
+COMPLETE = Answer(type="complete", payload="")
 
 
 async def answers(

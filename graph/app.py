@@ -3,15 +3,16 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from uuid import UUID
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from actors import broker as lanes
@@ -28,13 +29,16 @@ from graph.edge import Edge
 from graph.errors import format_errors
 from graph.http import GraphQLEndpoint
 from graph.schema import build
+from graph.sharing import share
 from graph.sse import EventsEndpoint
 from graph.ws import SocketLimits, TransportWebSocket
+from graph.ws_tokens import TokenRules
 from resolvers import access, health
 from resolvers.context import Services
 from resolvers.health import ComponentName, ComponentState
 
 DRAIN_SECONDS = 5.0
+SOCKETS_PATH = "/graphql"
 logger = logging.getLogger(__name__)
 
 
@@ -46,12 +50,16 @@ class Api:
         self._services: Services | None = None
         schema = build()
         self.sockets: TransportWebSocket[GraphContext] = TransportWebSocket(
-            schema=schema, sign_in=self._sign_in, format_errors=format_errors, limits=limits or SocketLimits()
+            schema=schema,
+            sign_in=self._sign_in,
+            format_errors=format_errors,
+            limits=limits or SocketLimits(),
+            share=share,
+            token_rules=TokenRules(lambda context: context.viewer.token_id, self._still_good),
         )
         starlette = Starlette(
             routes=[
                 Route("/graphql", GraphQLEndpoint(schema, self._sign_in).answer, methods=["POST"], name="graphql"),
-                WebSocketRoute("/graphql", self.sockets, name="sockets"),
                 Route("/events", EventsEndpoint(self._sign_in).answer, name="events"),
                 Route("/healthz", self._healthz, name="healthz"),
                 Route("/health", self._healthz, name="health"),
@@ -65,8 +73,11 @@ class Api:
         SUBSCRIPTIONS.set_function(lambda: self.sockets.operation_count)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        await self._app(scope, receive, send)
+        """Answer. Sockets go straight to their endpoint: every layer between would cost each of their messages."""
+        if scope["type"] == "websocket" and scope["path"] == SOCKETS_PATH:
+            await self.sockets(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
     async def drain(self) -> None:
         """Close every socket, spread over some seconds, so that clients do not all come back at once."""
@@ -106,6 +117,10 @@ class Api:
         """Make an operation's context of a bearer token. Raises: UnauthenticatedError."""
         viewer = await access.viewer_of(self.services, token)
         return GraphContext(services=self.services, viewer=viewer, request_id=str(new_id()))
+
+    async def _still_good(self, token_ids: Collection[UUID | None]) -> Collection[UUID | None]:
+        """Find which tokens of open sockets are still good."""
+        return await access.still_good(self.services, token_ids)
 
     async def _healthz(self, _request: Request) -> Response:
         """Say that the process lives."""

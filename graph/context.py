@@ -1,7 +1,7 @@
 """What an operation carries in GraphQL: the resolvers' context and the loaders that make a list cost one query."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from strawberry.dataloader import DataLoader
 
 from db import weight_sets
 from db.tables import WeightSet
+from graph.groups import Telling
 from resolvers import jobs
 from resolvers.context import Context
 from resolvers.jobs import JobSnapshot
@@ -17,7 +18,12 @@ from resolvers.jobs import JobSnapshot
 
 @dataclass(frozen=True, kw_only=True)
 class GraphContext(Context):
-    """One operation. The loaders join questions and remember no answers: a subscription lives long."""
+    """One operation. The loaders join questions and remember no answers: a subscription lives long.
+
+    telling: where a subscription to states says what its next answer is about.
+    """
+
+    telling: Telling = field(default_factory=Telling, compare=False)
 
     @cached_property
     def weight_set_loader(self) -> DataLoader[str, WeightSet | None]:

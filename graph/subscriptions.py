@@ -47,6 +47,7 @@ class Subscription:
         require(info.context, Scope.READ)
         job_filter = (filter or JobFilter()).to_filter()
         async for change in jobs.watch_all(info.context, job_filter=job_filter, after=after):
+            info.context.telling.of(change.job.row.id, is_current=change.is_current)
             yield JobChange.from_change(change)
 
     @strawberry.subscription(

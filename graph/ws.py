@@ -1,9 +1,9 @@
 """GraphQL over WebSocket: the server's side of the sub-protocol graphql-transport-ws.
 
-One ASGI application per schema, one session per socket, one task per operation, and no queue: an operation
-awaits its own send, so a slow socket slows its own sources only, and one that stands still is dropped.
-What a token may do, what an operation may cost and what an error may tell is left to `sign_in`, to the schema's
-extensions and to `format_errors`.
+One ASGI application per schema, one session per socket. An operation has a task of its own and awaits its own
+sends, or follows a group of identical ones (`graph/groups.py`); a slow socket slows nobody else, and one that stands
+still is dropped. What a token may do, what an operation may cost and what an error may tell is left to `sign_in`, to
+the schema's extensions and to `format_errors`.
 
 Source: PROTOCOL.md of the npm package graphql-ws 6.4; RFC 6455, section 7.4 (close codes).
 Needs: uvicorn with `ws=DroppableProtocol`, `ws_max_size` = `SocketLimits.frame_bytes` (larger frames end with
@@ -12,24 +12,19 @@ Needs: uvicorn with `ws=DroppableProtocol`, `ws_max_size` = `SocketLimits.frame_
 
 import asyncio
 import logging
-import socket
-import struct
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Generic, TypeVar, cast
 
-import orjson
 import strawberry
 from graphql import GraphQLError
 from starlette.types import Receive, Scope, Send
-from typing_extensions import override
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import InvalidState
 
 from core.errors import AccessError
-from graph.answers import Answer, FormatErrors, Request, answers, failure
+from graph.answers import COMPLETE, FormatErrors, Request, answers, failure
+from graph.groups import Groups, Share
+from graph.ws_connection import DROP, Begun, Drop, begin, is_same_origin, leave_open
 from graph.ws_messages import (
     CloseCode,
     Complete,
@@ -43,17 +38,17 @@ from graph.ws_messages import (
     read_message,
     write_pong,
 )
+from graph.ws_operations import Operation, OwnOperation, SharedOperation
+from graph.ws_tokens import TokenRules, Tokens
 
 logger = logging.getLogger(__name__)
 
 SUBPROTOCOL = "graphql-transport-ws"
-DROP = "drop_connection"
-OWN_TASKS = 2  # of a session: it reads, and it keeps the connection alive.
-DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+MINUTE_SECONDS = 60.0
 
 ContextT = TypeVar("ContextT")
+RawSend = Callable[[MutableMapping[str, Any]], Coroutine[Any, None, None]]
 SignIn = Callable[[str | None], Awaitable[ContextT]]
-Drop = Callable[[float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +57,9 @@ class SocketLimits:
 
     init_timeout_seconds: from the handshake to connection_init, and again for signing in.
     operations: how many run at once; one more is answered with an `error` message, the socket stays.
+    subscribes_per_minute: how many may begin at once, and then on average; one more closes the socket.
+    sockets_per_token: how many may be open; one more is closed.
+    token_check_seconds: between two looks at whether the tokens of all sockets are still good.
     frame_bytes: a message's size in UTF-8; a larger one closes the socket.
     id_length: characters of an operation's id; a longer one closes the socket.
     query_bytes: a document's size in UTF-8; a larger one is answered with an `error` message.
@@ -72,51 +70,15 @@ class SocketLimits:
 
     init_timeout_seconds: float = 5.0
     operations: int = 50
+    subscribes_per_minute: int = 300
+    sockets_per_token: int = 20
+    token_check_seconds: float = 2.0
     frame_bytes: int = 1 << 20
     id_length: int = 64
     query_bytes: int = 16 << 10
     ping_interval_seconds: float = 12.0
     pong_timeout_seconds: float = 24.0
     send_timeout_seconds: float = 15.0
-
-
-class DroppableProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol whose application can drop the connection, by `scope["state"]`.
-
-    A transport that is closed first sends what it holds, so a peer that reads nothing would keep it for ever.
-    """
-
-    def __init__(self, *, app_state: dict[str, Any], **rest: Any) -> None:
-        super().__init__(app_state={**app_state, DROP: self.drop}, **rest)
-        self.dropping: asyncio.TimerHandle | None = None
-        self.is_lost = False
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-        if self.dropping is not None:
-            self.dropping.cancel()
-        super().connection_lost(exc)
-
-    @override
-    def shutdown(self) -> None:
-        """End with the server: uvicorn's own raises, and stops the server's shutdown, where the peer is closing."""
-        try:
-            super().shutdown()
-        except InvalidState:
-            self.transport.close()
-
-    def drop(self, after_seconds: float) -> None:
-        """End the TCP connection if it is still there after that time, whatever is unsent; the first call counts."""
-        if self.dropping is None and not self.is_lost:
-            self.dropping = asyncio.get_running_loop().call_later(after_seconds, self._reset)
-
-    def _reset(self) -> None:
-        wire = self.transport.get_extra_info("socket")
-        if wire is not None:
-            with suppress(OSError):  # The kernel, too, shall forget what it holds.
-                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
 
 
 class SocketGoneError(Exception):
@@ -131,26 +93,9 @@ class Service(Generic[ContextT]):
     sign_in: SignIn[ContextT]
     format_errors: FormatErrors[ContextT]
     limits: SocketLimits
-
-
-class Operation:
-    """One running request of a socket; is_stopped: the client wants no more of it."""
-
-    __slots__ = ("is_stopped", "prefix", "request", "task")
-
-    def __init__(self, message: Subscribe) -> None:
-        self.prefix = f'{{"id":{orjson.dumps(message.id).decode()},"type":'
-        self.request = message.request
-        self.is_stopped = False
-        self.task: asyncio.Task[None] | None = None
-
-    def frame(self, answer: Answer) -> str:
-        """Put the id in front."""
-        return f'{self.prefix}"{answer.type}","payload":{answer.payload}}}'
-
-    def last_frame(self) -> str:
-        """Say that there is no more."""
-        return f'{self.prefix}"complete"}}'
+    groups: Groups[ContextT]
+    share: Share[ContextT]
+    tokens: Tokens[ContextT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +117,14 @@ class Session(Generic[ContextT]):
         self._service = service
         self._limits = service.limits
         self._receive = receive
-        self._raw_send = send
+        self._raw_send = cast("RawSend", send)
         self._drop = drop
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[SocketClosing | None] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._own_tasks: set[asyncio.Task[None]] = set()
+        self._subscribes_left = float(service.limits.subscribes_per_minute)
+        self._subscribed_at = 0.0
         self._lock = asyncio.Lock()
         self._sending_since: float | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -186,11 +134,14 @@ class Session(Generic[ContextT]):
 
     async def run(self) -> None:
         """Serve the socket until either side ends it."""
-        self._start(self._read)
-        self._start(self._keep_alive)
+        self.start(self._read)
+        self.start(self._keep_alive)
         try:
-            await self._part(await self._ended)
+            closing = await self._ended
+            self._stop_operations()
+            await self._part(closing)
         finally:
+            self._stop_operations()
             await self._stop()
 
     def end(self, closing: SocketClosing | None) -> None:
@@ -208,6 +159,12 @@ class Session(Generic[ContextT]):
             async with asyncio.timeout(self._limits.send_timeout_seconds):
                 await self._raw_send(message)
 
+    def _stop_operations(self) -> None:
+        self._service.tokens.release(self)
+        for operation in self.operations.values():
+            operation.stop()
+        self.operations.clear()
+
     async def _stop(self) -> None:
         if self._stall_timer is not None:
             self._stall_timer.cancel()
@@ -216,7 +173,8 @@ class Session(Generic[ContextT]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, work: Callable[..., Coroutine[None, None, None]], *values: object) -> asyncio.Task[None]:
+    def start(self, work: Callable[..., Coroutine[None, None, None]], *values: object) -> asyncio.Task[None]:
+        """Run something that ends with the socket, or ends the socket."""
         task = asyncio.create_task(self._guard(work, *values))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -251,7 +209,7 @@ class Session(Generic[ContextT]):
             case Init():
                 await self._begin(message)
             case Ping():
-                await self._send(write_pong(message))
+                await self.send(write_pong(message))
             case Pong():
                 pass
             case Subscribe():
@@ -271,7 +229,8 @@ class Session(Generic[ContextT]):
         except Exception as error:
             logger.exception("Signing in over a WebSocket failed")
             raise SocketClosing(CloseCode.TRY_AGAIN_LATER, "Try again later") from error
-        await self._send('{"type":"connection_ack"}')
+        self._service.tokens.admit(self, context)
+        await self.send('{"type":"connection_ack"}')
         self._signed_in = SignedIn(context)
 
     async def _subscribe(self, message: Subscribe) -> None:
@@ -280,17 +239,36 @@ class Session(Generic[ContextT]):
         if message.id in self.operations:
             reason = f"Subscriber for {message.id} already exists"
             raise SocketClosing(CloseCode.SUBSCRIBER_EXISTS, reason)
-        operation, context = Operation(message), self._signed_in.context
+        self._check_rate()
+        context = self._signed_in.context
         if refusal := self._refusal(message.request):
             errors = self._service.format_errors([refusal], context)
-            await self._send(operation.frame(failure(errors, is_started=False)))
+            await self.send(Operation(message).frame(failure(errors, is_started=False)))
             return
-        self.operations[message.id] = operation
-        operation.task = self._start(self._operate, message.id, operation, context)
+        sharing = self._service.share(message.request, context)
+        if sharing is not None:
+            shared = self.operations[message.id] = SharedOperation(message, self)
+            shared.follow(self._service.groups, sharing)
+            return
+        operation = self.operations[message.id] = OwnOperation(message)
+        operation.task = self.start(self._operate, operation, context)
+        self._own_tasks.add(operation.task)
+        operation.task.add_done_callback(self._own_tasks.discard)
+
+    def _check_rate(self) -> None:
+        """Close a socket that begins operations without end."""
+        most, now = self._limits.subscribes_per_minute, self._loop.time()
+        gained = (now - self._subscribed_at) * most / MINUTE_SECONDS
+        self._subscribes_left = min(float(most), self._subscribes_left + gained) - 1
+        self._subscribed_at = now
+        if self._subscribes_left < 0:
+            reason = f"At most {most} operations may begin on one socket in a minute"
+            raise SocketClosing(CloseCode.POLICY_VIOLATION, reason)
 
     def _refusal(self, request: Request) -> GraphQLError | None:
         """Say which limit a request breaks; those that the client has stopped count until they are gone."""
-        if len(self._tasks) >= self._limits.operations + OWN_TASKS:
+        shared = sum(isinstance(operation, SharedOperation) for operation in self.operations.values())
+        if len(self._own_tasks) + shared >= self._limits.operations:
             return GraphQLError(f"At most {self._limits.operations} operations may run on one socket.")
         if len(request.query.encode()) > self._limits.query_bytes:
             return GraphQLError(f"The document must be no larger than {self._limits.query_bytes} bytes.")
@@ -298,12 +276,15 @@ class Session(Generic[ContextT]):
 
     def _complete(self, message: Complete) -> None:
         operation = self.operations.pop(message.id, None)
-        if operation is None or operation.task is None:
-            return
-        operation.is_stopped = True
-        operation.task.cancel()
+        if operation is not None:
+            operation.stop()
 
-    async def _operate(self, operation_id: str, operation: Operation, context: ContextT) -> None:
+    def forget(self, operation: Operation) -> None:
+        """Let an operation's id be used again."""
+        if self.operations.get(operation.id) is operation:
+            del self.operations[operation.id]
+
+    async def _operate(self, operation: Operation, context: ContextT) -> None:
         service = self._service
         stream = answers(
             service.schema, request=operation.request, context=context, format_errors=service.format_errors
@@ -311,16 +292,31 @@ class Session(Generic[ContextT]):
         try:
             async with aclosing(stream):
                 async for answer in stream:
-                    await self._send(operation.frame(answer), operation=operation)
+                    await self.send(operation.frame(answer), operation=operation)
                     if answer.type == "error":
                         return
-            await self._send(operation.last_frame(), operation=operation)
+            await self.send(operation.frame(COMPLETE), operation=operation)
         finally:
-            if self.operations.get(operation_id) is operation:
-                del self.operations[operation_id]
+            self.forget(operation)
 
-    async def _send(self, text: str, *, operation: Operation | None = None) -> None:
-        """Have one message leave, after those that came before it.
+    def push(self, text: str, operation: Operation) -> Begun | None:
+        """Have a message leave at once, where the socket takes it; what is returned has still to be awaited."""
+        if self._ended.done():
+            return None
+        try:
+            if self._lock.locked():
+                return begin(self.send(text, operation=operation))
+            begun = begin(self._raw_send({"type": "websocket.send", "text": text}))
+            return begun and begin(self.send(text, operation=operation, begun=begun))
+        except (OSError, SocketGoneError):
+            self.end(None)
+        except Exception:
+            logger.exception("A message could not be sent")
+            self.end(SocketClosing(CloseCode.INTERNAL_ERROR, "Internal server error"))
+        return None
+
+    async def send(self, text: str, *, operation: Operation | None = None, begun: Begun | None = None) -> None:
+        """Have one message leave, after those that came before it. begun: it is on its way already.
 
         Nothing of an operation is sent once the client has stopped it, even where its source ignored that.
         """
@@ -333,7 +329,7 @@ class Session(Generic[ContextT]):
             if self._stall_timer is None:
                 self._watch_sending(self._limits.send_timeout_seconds)
             try:
-                await self._raw_send({"type": "websocket.send", "text": text})
+                await (begun or self._raw_send({"type": "websocket.send", "text": text}))
             except OSError as error:
                 raise SocketGoneError from error
             finally:
@@ -373,14 +369,19 @@ class Session(Generic[ContextT]):
             if self._loop.time() >= self._heard_at + self._limits.pong_timeout_seconds:
                 raise SocketClosing(CloseCode.NOT_KEEPING_UP, "No message came in time, not even a pong")
             if self._loop.time() >= next_ping_at:
-                await self._send('{"type":"ping"}')
+                await self.send('{"type":"ping"}')
                 next_ping_at = self._loop.time() + self._limits.ping_interval_seconds
+
+
+def share_nothing(_request: Request, _context: object) -> None:
+    """Execute each operation for its own socket."""
 
 
 class TransportWebSocket(Generic[ContextT]):
     """The endpoint: an ASGI application for the scope `websocket`.
 
     allowed_origins: pages of other hosts that may connect, each as scheme://host[:port].
+    share: which requests are executed together. token_rules: None means that tokens are looked at once.
     """
 
     def __init__(
@@ -391,8 +392,19 @@ class TransportWebSocket(Generic[ContextT]):
         format_errors: FormatErrors[ContextT],
         limits: SocketLimits = SocketLimits(),
         allowed_origins: frozenset[str] = frozenset(),
+        share: Share[ContextT] = share_nothing,
+        token_rules: TokenRules[ContextT] | None = None,
     ) -> None:
-        self._service = Service(schema=schema, sign_in=sign_in, format_errors=format_errors, limits=limits)
+        self.groups = Groups(schema, format_errors)
+        self._service = Service(
+            schema=schema,
+            sign_in=sign_in,
+            format_errors=format_errors,
+            limits=limits,
+            groups=self.groups,
+            share=share,
+            tokens=Tokens(token_rules, most=limits.sockets_per_token, check_seconds=limits.token_check_seconds),
+        )
         self._allowed_origins = allowed_origins
         self._sessions: set[Session[ContextT]] = set()
         self._is_draining = False
@@ -420,7 +432,7 @@ class TransportWebSocket(Generic[ContextT]):
                 await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        drop: Drop = scope.get("state", {}).get(DROP, _leave_open)
+        drop: Drop = scope.get("state", {}).get(DROP, leave_open)
         session = Session(self._service, receive=receive, send=send, drop=drop)
         self._sessions.add(session)
         if self._is_draining:
@@ -447,26 +459,3 @@ async def _accept_and_close(send: Send, code: CloseCode, reason: str) -> None:
     """Refuse in a way that a browser's page can read: a refused handshake tells it nothing."""
     await send({"type": "websocket.accept"})
     await send({"type": "websocket.close", "code": int(code), "reason": reason})
-
-
-def _leave_open(_after_seconds: float) -> None:
-    """Drop nothing: the server has no way to."""
-
-
-def is_same_origin(headers: Iterable[tuple[bytes, bytes]], *, allowed_origins: frozenset[str]) -> bool:
-    """Tell whether a handshake comes from no page, from one of ours, or from one that is allowed."""
-    values = [(name.lower(), value.decode("latin-1").strip().lower()) for name, value in headers]
-    hosts = {value for name, value in values if name == b"host"}
-    origins = {value for name, value in values if name == b"origin"}
-    return all(origin in allowed_origins or _is_of_host(origin, hosts=hosts) for origin in origins)
-
-
-def _is_of_host(origin: str, *, hosts: set[str]) -> bool:
-    try:
-        url = urlsplit(origin)
-    except ValueError:
-        return False
-    port = DEFAULT_PORTS.get(url.scheme)
-    if port is None or not url.netloc:
-        return False
-    return {url.netloc.removesuffix(port)} == {host.removesuffix(port) for host in hosts}

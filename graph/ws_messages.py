@@ -19,6 +19,7 @@ REASON_BYTES = 123
 class CloseCode(IntEnum):
     """Why a socket was closed; clients reconnect after 1012, 1013, 4008, 4403 and 4408, never after the others."""
 
+    POLICY_VIOLATION = 1008
     SERVICE_RESTART = 1012
     TRY_AGAIN_LATER = 1013
     NOT_KEEPING_UP = 4008

@@ -1,5 +1,8 @@
 """Who is asking, and whether they may."""
 
+from collections.abc import Collection
+from uuid import UUID
+
 from core.errors import ForbiddenError, UnauthenticatedError
 from core.token import Scope, Viewer, is_same
 from db import tokens
@@ -20,6 +23,13 @@ async def viewer_of(services: Services, token: str | None) -> Viewer:
     if viewer is None:
         raise UnauthenticatedError("This token is unknown, revoked or expired")
     return viewer
+
+
+async def still_good(services: Services, token_ids: Collection[UUID | None]) -> set[UUID | None]:
+    """Find which tokens still are what they were; None, the one that is a setting, lives as long as the process."""
+    rows = [token_id for token_id in token_ids if token_id is not None]
+    good = await tokens.still_good(services.database, rows) if rows else set()
+    return {None, *good}
 
 
 def require(ctx: Context, scope: Scope) -> None:

@@ -37,6 +37,11 @@ class JobChange:
     matches: bool
     job: JobSnapshot
 
+    @property
+    def is_current(self) -> bool:
+        """Tell whether somebody who begins to watch just now would be told of the job."""
+        return self.matches and self.job.row.state not in TERMINAL_STATES
+
 
 def snapshot(row: Job) -> JobSnapshot:
     """Show a row as it is."""

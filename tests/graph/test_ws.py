@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from graph.ws import SocketLimits, is_same_origin
+from graph.ws import SocketLimits
+from graph.ws_connection import is_same_origin
 from tests.graph.ws_endpoint import INIT, Endpoint, complete, next_, serving, until, until_closed
 from tests.graph.ws_schema import GOOD_TOKEN
 

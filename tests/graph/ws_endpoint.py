@@ -12,7 +12,8 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from graph.ws import DroppableProtocol, SocketLimits, TransportWebSocket
+from graph.ws import SocketLimits, TransportWebSocket
+from graph.ws_connection import DroppableProtocol
 from tests.graph.ws_schema import GOOD_TOKEN, Viewer, World, format_errors, schema, sign_in_to
 
 LIMITS = SocketLimits()
