@@ -206,7 +206,8 @@ async def watch_all(ctx: Context, *, job_filter: JobFilter, after: str | None) -
         news = [(one, matches) for one, matches in found if matches or one.row.id in changed]
         for change in _with_cursors(news, before=after, behind=events.cursor_of(head)):
             yield change
-        async for change in _changes(ctx, job_filter, shown, subscription, since=head):
+        ended = {one.row.id: one.row.updated_at for one, _ in news if one.row.state in TERMINAL_STATES}
+        async for change in _changes(ctx, job_filter, shown, subscription, since=head, ended=ended):
             yield change
 
 
@@ -217,8 +218,13 @@ async def _changes(
     subscription: Subscription,
     *,
     since: events.JournalPosition,
+    ended: dict[UUID, datetime],
 ) -> AsyncIterator[JobChange]:
-    """Turn what the bus tells into changes; where it may have lost some, ask the journal."""
+    """Turn what the bus tells into changes; where it may have lost some, ask the journal.
+
+    ended: jobs whose end was told last time, and when they were written. A row may have been newer than the journal's
+    head that was read just before it; the journal then names the job once more, the next time and never after.
+    """
     head = since
     while True:
         changes = await subscription.next()
@@ -233,10 +239,10 @@ async def _changes(
                 unread |= shown.keys()
             rows = await jobs.get_many(session, unread) if unread else {}
         fresh |= {key: snapshot(row) for key, row in rows.items()}
-        news = []
+        news, told_ends, ended = [], ended, {}
         for key, found in fresh.items():
             known = shown.get(key)
-            if found is None or not _is_news(found, known, job_filter):
+            if found is None or not _is_news(found, known, job_filter) or told_ends.get(key) == found.row.updated_at:
                 continue
             last = _not_back(known, found) if known is not None else found
             matches = job_filter.matches(last.row)
@@ -244,6 +250,7 @@ async def _changes(
             shown[key] = last
             if not matches or last.row.state in TERMINAL_STATES:
                 del shown[key]
+                ended[key] = last.row.updated_at
         for change in _with_cursors(news, before=events.cursor_of(head), behind=events.cursor_of(now)):
             yield change
         head = now

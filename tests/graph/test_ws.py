@@ -7,17 +7,18 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from graph.ws import SocketLimits
+from graph.ws import SocketLimits, share_nothing
 from graph.ws_connection import is_same_origin
 from tests.graph.ws_endpoint import INIT, Endpoint, complete, next_, serving, until, until_closed
-from tests.graph.ws_schema import GOOD_TOKEN
+from tests.graph.ws_schema import GOOD_TOKEN, share_by_token
 
 MASKED = {"message": "masked", "viewer": GOOD_TOKEN}
 
 
-@pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
-    async with serving() as endpoint:
+@pytest.fixture(params=[share_nothing, share_by_token], ids=["own", "shared"])
+async def endpoint(request: pytest.FixtureRequest) -> AsyncIterator[Endpoint]:
+    """The rules are the same for operations that run by themselves and for those that follow a group."""
+    async with serving(share=request.param) as endpoint:
         yield endpoint
 
 
@@ -425,6 +426,18 @@ async def test_one_operation_too_many_is_an_error_and_the_socket_stays():
         await until(lambda: endpoint.world.open_sources == 1)
         await client.subscribe("mutation { increment }", key="3")
         assert [await client.receive(), await client.receive()] == [next_({"increment": 1}, key="3"), complete("3")]
+
+
+@pytest.mark.parametrize("share", [share_nothing, share_by_token])
+async def test_one_operation_too_many_in_a_minute_is_closed_with_1008(share):
+    async with serving(SocketLimits(subscribes_per_minute=3), share=share) as endpoint, endpoint.client() as client:
+        for key in ("1", "2", "3"):
+            await client.subscribe("subscription { blocked }", key=key)
+        await client.subscribe("mutation { increment }", key="4")
+
+        assert await client.closing() == (1008, "At most 3 operations may begin on one socket in a minute")
+        await until(lambda: endpoint.world.open_sources == 0)
+        assert endpoint.world.mutations == 0
 
 
 # Where pages come from

@@ -12,8 +12,10 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from graph.ws import SocketLimits, TransportWebSocket
+from graph.groups import Share
+from graph.ws import SocketLimits, TransportWebSocket, share_nothing
 from graph.ws_connection import DroppableProtocol
+from graph.ws_tokens import TokenRules
 from tests.graph.ws_schema import GOOD_TOKEN, Viewer, World, format_errors, schema, sign_in_to
 
 LIMITS = SocketLimits()
@@ -83,6 +85,8 @@ async def serving(
     *,
     allowed_origins: frozenset[str] = frozenset(),
     ws_max_size: int | None = None,
+    share: Share[Viewer] = share_nothing,
+    token_rules: TokenRules[Viewer] | None = None,
 ) -> AsyncIterator[Endpoint]:
     world = World()
     app = TransportWebSocket(
@@ -91,6 +95,8 @@ async def serving(
         format_errors=format_errors,
         limits=limits,
         allowed_origins=allowed_origins,
+        share=share,
+        token_rules=token_rules,
     )
     config = uvicorn.Config(
         app,
@@ -104,7 +110,7 @@ async def serving(
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     await server.startup(sockets=[listener])
     try:

@@ -1,6 +1,7 @@
 """A schema with every kind of operation that a socket may meet, and the world that its resolvers act upon."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,18 +14,24 @@ from strawberry.scalars import JSON
 from strawberry.types import Info
 
 from core.errors import DomainError, ErrorCode, UnauthenticatedError
+from graph.answers import Request
+from graph.groups import Sharing, Telling
 
 GOOD_TOKEN = "good"
 
 
 @dataclass
 class World:
-    """open_sources: those that run; produced: values of `endless` by token; gate: what `blocked` waits for."""
+    """open_sources: those that run; produced: values of `endless` by token; gate: what `blocked` waits for.
+
+    told: what `states` tells, each as a subject, whether it is current, and a value.
+    """
 
     open_sources: int = 0
     produced: Counter[str | None] = field(default_factory=Counter)
     mutations: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Queue[tuple[str, bool, str] | None] = field(default_factory=asyncio.Queue)
 
     @contextmanager
     def source(self) -> Iterator[None]:
@@ -39,6 +46,16 @@ class World:
 class Viewer:
     token: str | None
     world: World
+    telling: Telling = field(default_factory=Telling)
+
+
+def share_by_token(request: Request, viewer: Viewer) -> Sharing[Viewer] | None:
+    """Share every subscription among the sockets of a token."""
+    if not request.query.startswith("subscription"):
+        return None
+    telling = Telling()
+    key = (request.query, json.dumps([request.variables, request.extensions]), request.operation_name, viewer.token)
+    return Sharing(key=key, context=Viewer(viewer.token, viewer.world, telling), telling=telling)
 
 
 def sign_in_to(world: World):
@@ -139,6 +156,14 @@ class Subscription:
                 world.produced[info.context.token] += 1
                 yield "x" * size
                 await asyncio.sleep(pause)
+
+    @strawberry.subscription
+    async def states(self, info: Info[Viewer]) -> AsyncGenerator[str, None]:
+        with info.context.world.source():
+            while (told := await info.context.world.told.get()) is not None:
+                subject, is_current, value = told
+                info.context.telling.of(subject, is_current=is_current)
+                yield value
 
     @strawberry.subscription
     async def refused(self, info: Info[Viewer]) -> AsyncGenerator[int, None]:
