@@ -7,7 +7,7 @@ GRAPHIQL := ui/graphiql/dist/index.html
 ROOMS := cli graph resolvers actors informers db core
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check schema format lock clean graphiql
+.PHONY: help run demo test check schema format lock clean graphiql bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,15 @@ check: $(VENV)/.dev graphiql ## The gate: format, lint, types, import contracts,
 	$(BIN)/lint-imports
 	$(BIN)/python -m cli schema --check schema.graphql
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.dev ## Measure fan-out to 1,000 sockets against plain Strawberry and graphql-ws (some minutes)
+ifdef NPM_PRESENT
+	cd bench/subscriptions/peers && npm ci --no-audit --no-fund --loglevel=error
+	$(BIN)/python -m bench.subscriptions.run $(BENCH)
+else
+	@echo "npm is not here, so graphql-ws is left out."
+	$(BIN)/python -m bench.subscriptions.run --only ours --only strawberry $(BENCH)
+endif
 
 schema: $(VENV)/.dev ## Write schema.graphql from the code
 	$(BIN)/python -m cli schema --output schema.graphql

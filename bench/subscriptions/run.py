@@ -38,6 +38,7 @@ ROOT = HERE.parents[1]
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 SOCKETS_PER_TOKEN = 20
 GRACE_SECONDS = 0.5
+WARMING_SOCKETS = 20
 OURS, STRAWBERRY, NODE = "Model Manager", "Strawberry and broadcaster", "graphql-ws on ws"
 FIGURES = ("per_cpu_second", "delivered", "p50_ms", "p99_ms", "socket_kib", "cpu")
 
@@ -149,15 +150,20 @@ def measure(name: str, subject: Subject, *, sockets: int, rate: float, seconds: 
     """Run one server once."""
     port = free_port()
     server = servers(subject, port)[name]
-    client_argv = [sys.executable, "-P", str(HERE / "client.py"), str(port), server.path, str(sockets)]
-    client_argv += [f"Job:{subject.job_id}", str(subject.tokens_file)]
+    client_argv = [sys.executable, "-P", str(HERE / "client.py"), str(port), server.path]
+    watched = [f"Job:{subject.job_id}", str(subject.tokens_file)]
     publish_argv = [sys.executable, "-P", str(HERE / "publish.py"), str(subject.valkey.port), subject.job_id]
     publish_argv += [str(subject.fence), str(rate), str(seconds)]
     with running(on_core(0, server.argv), server.environment) as process:
         until_serving(port)
+        with running(on_core(1, [*client_argv, str(WARMING_SOCKETS), *watched]), stdout=subprocess.PIPE) as warming:
+            assert warming.stdout is not None
+            assert warming.stdout.readline() == "READY\n", f"{name}: the first sockets could not be opened"
         time.sleep(1)
         began_kib = resident_kib(process.pid)
-        with running(on_core(1, client_argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        with running(
+            on_core(1, [*client_argv, str(sockets), *watched]), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as client:
             assert client.stdin is not None
             assert client.stdout is not None
             assert client.stdout.readline() == "READY\n", f"{name}: the sockets could not be opened"
