@@ -18,3 +18,4 @@ class EventType(StrEnum):
     WEIGHTS_PINNED = "weights.pinned"
     WEIGHTS_UNPINNED = "weights.unpinned"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a name, not a secret
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105 - as above

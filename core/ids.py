@@ -15,6 +15,7 @@ class NodeType(StrEnum):
     JOB = "Job"
     WEIGHT_SET = "WeightSet"
     EVENT = "Event"
+    API_TOKEN = "ApiToken"  # noqa: S105 - a name, not a secret
 
 
 def new_id() -> UUID:
@@ -55,11 +56,24 @@ def job_key(value: str, *, path: tuple[str, ...]) -> UUID:
 
     Raises: DomainError INVALID when it is not a job's id.
     """
-    key = key_of(value, NodeType.JOB, path=path)
+    return _uuid_of(value, NodeType.JOB, path=path)
+
+
+def token_key(value: str, *, path: tuple[str, ...]) -> UUID:
+    """Read the key of a token's id.
+
+    Raises: DomainError INVALID when it is not a token's id.
+    """
+    return _uuid_of(value, NodeType.API_TOKEN, path=path)
+
+
+def _uuid_of(value: str, node_type: NodeType, *, path: tuple[str, ...]) -> UUID:
+    """Read a key that is a UUID in its usual form. Raises: DomainError INVALID."""
+    key = key_of(value, node_type, path=path)
     try:
         parsed = UUID(key)
     except ValueError:
         parsed = None
     if parsed is None or str(parsed) != key:
-        raise DomainError(ErrorCode.INVALID, "A job's id looks like Job:01930f6e-….", path=path)
+        raise DomainError(ErrorCode.INVALID, f"The id of a {node_type} looks like {node_type}:01930f6e-….", path=path)
     return parsed

@@ -19,6 +19,7 @@ MAX_SEGMENTS = 4
 MAX_PATTERNS = 50
 MAX_PATTERN_LENGTH = 256
 MAX_SEARCH_LENGTH = 200
+MAX_TOKEN_NAME_LENGTH = 64
 MAX_PATH_BYTES = 1024
 MAX_PATH_SEGMENTS = 32
 MAX_SEGMENT_BYTES = 255
@@ -104,6 +105,20 @@ def check_search(value: str | None, *, path: tuple[str, ...]) -> str | None:
     if value is not None and (len(value) > MAX_SEARCH_LENGTH or not is_plain_text(value)):
         raise DomainError(
             ErrorCode.INVALID, f"A search is a text of at most {MAX_SEARCH_LENGTH} printable characters", path=path
+        )
+    return value
+
+
+def check_token_name(value: str, *, path: tuple[str, ...] = ("input", "name")) -> str:
+    """Return the name of a token, by which the journal says who did something.
+
+    Raises: DomainError INVALID.
+    """
+    if not 1 <= len(value) <= MAX_TOKEN_NAME_LENGTH or not is_plain_text(value) or value != value.strip():
+        raise DomainError(
+            ErrorCode.INVALID,
+            f"A token's name has 1 to {MAX_TOKEN_NAME_LENGTH} printable characters and no space at its ends, e.g. ci",
+            path=path,
         )
     return value
 

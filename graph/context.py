@@ -8,8 +8,8 @@ from uuid import UUID
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from db import weight_sets
-from db.tables import WeightSet
+from db import tokens, weight_sets
+from db.tables import Token, WeightSet
 from graph.groups import Telling
 from resolvers import jobs
 from resolvers.context import Context
@@ -34,6 +34,16 @@ class GraphContext(Context):
     def job_loader(self) -> DataLoader[UUID, JobSnapshot | None]:
         """Finds jobs by key, as many as are asked for at once."""
         return DataLoader(load_fn=self._jobs, cache=False)
+
+    @cached_property
+    def token_loader(self) -> DataLoader[UUID, Token | None]:
+        """Finds tokens by key, as many as are asked for at once."""
+        return DataLoader(load_fn=self._tokens, cache=False)
+
+    async def _tokens(self, keys: list[UUID]) -> Sequence[Token | None]:
+        async with self.services.database.read() as session:
+            found = await tokens.get_many(session, keys)
+        return [found.get(key) for key in keys]
 
     async def _weight_sets(self, names: list[str]) -> Sequence[WeightSet | None]:
         async with self.services.database.read() as session:

@@ -22,8 +22,9 @@ from graph.types.inputs import (
     SetJobPriorityInput,
 )
 from graph.types.job import Job
+from graph.types.token import ApiToken, CreateTokenInput, CreateTokenPayload, RevokeTokenInput, RevokeTokenPayload
 from graph.types.weight_set import WeightSet
-from resolvers import jobs, weights
+from resolvers import jobs, tokens, weights
 
 USER_ERRORS = "Why it was refused; empty when it was not; at most 10."
 
@@ -97,7 +98,9 @@ class PinWeightsPayload:
     user_errors: list[UserError] = strawberry.field(default_factory=list, description=USER_ERRORS)
 
 
-@strawberry.type(description="What can be changed. Everything here needs a token with scope OPERATE.")
+@strawberry.type(
+    description="What can be changed. Everything here needs a token with scope OPERATE; tokens need ADMIN."
+)
 class Mutation:
     """What can be changed."""
 
@@ -200,6 +203,28 @@ class Mutation:
         """Pin or unpin."""
         row = await weights.pin(info.context, set_id=input.weight_set_id, pinned=input.pinned)
         return PinWeightsPayload(weight_set=WeightSet.from_row(row, settings=info.context.services.settings))
+
+    @strawberry.mutation(
+        description="Make an access token; needs scope ADMIN.", extensions=[RefusalsAsData(), Scoped(Scope.ADMIN)]
+    )
+    async def create_token(
+        self, info: Info, input: Annotated[CreateTokenInput, strawberry.argument(description="For whom and how long.")]
+    ) -> CreateTokenPayload | None:
+        """Make a token."""
+        made = await tokens.create(
+            info.context, name=input.name, scope=input.scope, expires_in_days=input.expires_in_days
+        )
+        return CreateTokenPayload(token=ApiToken.from_row(made.row), secret=made.secret)
+
+    @strawberry.mutation(
+        description="End an access token for good; one that is revoked already stays so. Needs scope ADMIN.",
+        extensions=[RefusalsAsData(), Scoped(Scope.ADMIN)],
+    )
+    async def revoke_token(
+        self, info: Info, input: Annotated[RevokeTokenInput, strawberry.argument(description="Which token.")]
+    ) -> RevokeTokenPayload | None:
+        """Revoke a token."""
+        return RevokeTokenPayload(token=ApiToken.from_row(await tokens.revoke(info.context, token_id=input.token_id)))
 
 
 def _job(accepted: Accepted) -> Job | None:

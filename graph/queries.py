@@ -19,18 +19,23 @@ from graph.types.inputs import EventFilter, InstallPlanInput, JobFilter, WeightS
 from graph.types.job import Job
 from graph.types.plan import AccessCheck, InstallPlan, InstallPlanPayload
 from graph.types.server import ComponentStatus, QueueStats, Server, Viewer
+from graph.types.token import ApiToken
 from graph.types.weight_set import Volume, WeightSet
-from resolvers import events, health, jobs, plans, queue, weights
+from resolvers import events, health, jobs, plans, queue, tokens, weights
+from resolvers.access import require
 
 DOCUMENTATION_URL = "/graphiql/"
 READ = Scoped(Scope.READ)
 
 
-@strawberry.type(description="What can be asked. Everything here needs a token with scope READ.")
+@strawberry.type(description="What can be asked. Everything here needs a token with scope READ, `tokens` ADMIN.")
 class Query:
     """What can be asked."""
 
-    @strawberry.field(description="Anything by its id; null when there is no such thing.", extensions=[READ])
+    @strawberry.field(
+        description="Anything by its id; null when there is no such thing. A token needs scope ADMIN.",
+        extensions=[READ],
+    )
     async def node(
         self,
         info: Info,
@@ -45,6 +50,10 @@ class Query:
         if node_type is NodeType.EVENT:
             row = await events.get(info.context, position=key)
             return Event.from_row(row) if row is not None else None
+        if node_type is NodeType.API_TOKEN:
+            require(info.context, Scope.ADMIN)
+            token = await tokens.get(info.context, token_id=id)
+            return ApiToken.from_row(token) if token is not None else None
         return await _weight_set(info, set_id=id, name=None)
 
     @strawberry.field(description="What is on the volume.", extensions=[READ])
@@ -163,6 +172,17 @@ class Query:
     async def viewer(self, info: Info) -> Viewer:
         """Show the token's owner."""
         return Viewer.from_viewer(info.context.viewer)
+
+    @strawberry.field(
+        description="The access tokens, newest first, revoked and expired ones included; needs scope ADMIN.",
+        extensions=[Scoped(Scope.ADMIN)],
+    )
+    async def tokens(
+        self, info: Info, first: First = None, after: After = None, last: Last = None, before: Before = None
+    ) -> Connection[ApiToken] | None:
+        """Read a page of tokens."""
+        page = await tokens.page(info.context, request=page_request(first, after, last, before))
+        return connection(page, ApiToken.from_row, count=partial(tokens.count, info.context))
 
     @strawberry.field(description="This server and how its parts are.", extensions=[READ])
     async def server(self, info: Info) -> Server:

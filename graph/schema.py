@@ -13,6 +13,7 @@ from graph.scalars import SCALARS
 from graph.subscriptions import Subscription
 from graph.types.event import Event
 from graph.types.job import Job
+from graph.types.token import ApiToken
 from graph.types.weight_set import WeightSet
 
 
@@ -29,7 +30,7 @@ def build() -> Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        types=[Event, Job, WeightSet],
+        types=[ApiToken, Event, Job, WeightSet],
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=[
             lambda: MaxTokensLimiter(MAX_TOKENS),

@@ -9,12 +9,14 @@ from uuid import UUID
 import strawberry
 
 from core.ids import NodeType, global_id, parse_global_id
+from core.token import Scope
 from db.tables import Event as EventRow
 from graph.context import Info
 from graph.enums import ResyncReason
 from graph.relay import Node
 from graph.scalars import JSON
 from graph.types.job import Job
+from graph.types.token import ApiToken
 from graph.types.weight_set import WeightSet
 from resolvers import events
 
@@ -30,7 +32,10 @@ class Event(Node):
     message: str = strawberry.field(description="What happened, in a sentence.")
     data: JSON = strawberry.field(description="The particulars; docs/events.md shows them per type.")
 
-    @strawberry.field(description="What it happened to, as it is now; null when that is not there (any more).")
+    @strawberry.field(
+        description="What it happened to, as it is now; null when that is not there (any more), and for a token unless"
+        " yours has scope ADMIN."
+    )
     async def subject(self, info: Info) -> Node | None:
         """Find the subject."""
         if self.subject_id is None:
@@ -39,6 +44,11 @@ class Event(Node):
         if node_type is NodeType.JOB:
             found = await info.context.job_loader.load(UUID(key))
             return Job.from_snapshot(found) if found is not None else None
+        if node_type is NodeType.API_TOKEN:
+            token = (
+                await info.context.token_loader.load(UUID(key)) if info.context.viewer.scope >= Scope.ADMIN else None
+            )
+            return ApiToken.from_row(token) if token is not None else None
         row = await info.context.weight_set_loader.load(key)
         return WeightSet.from_row(row, settings=info.context.services.settings) if row is not None else None
 

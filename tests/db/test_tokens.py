@@ -37,7 +37,7 @@ async def test_a_revoked_or_expired_token_opens_nothing(database: Database) -> N
         made = await tokens.create(database, name=column, scope=Scope.ADMIN, created_by="anna")
         async with database.write() as session:
             past = {column: db_now(plus_seconds=-1)}
-            await session.execute(update(Token).where(Token.prefix == made.prefix).values(**past))
+            await session.execute(update(Token).where(Token.id == made.row.id).values(**past))
             await session.commit()
 
         assert await tokens.viewer_of(database, made.secret) is None
