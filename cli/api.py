@@ -54,6 +54,7 @@ def configuration(settings: Settings, api: Api) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # It would believe whoever is on this machine; `graph/edge.py` asks the settings.
         timeout_graceful_shutdown=3,
     )
 

@@ -51,6 +51,16 @@ class ForbiddenError(AccessError):
     """The token is good and its scope does not reach."""
 
 
+class RateLimitedError(AccessError):
+    """Too many wrong tokens came from this address. retry_after_seconds: when it may come again."""
+
+    code = "RATE_LIMITED"
+
+    def __init__(self, message: str, *, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class SettingsError(Exception):
     """A process cannot start as it is configured; the message says what would be right."""
 

@@ -5,6 +5,7 @@ would be right, and no secret is ever part of such a message.
 """
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ MAX_KUBERNETES_NAME_LENGTH = 253
 ENDPOINT = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 TOKEN = re.compile(r"[!-~]+")
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+IPNetwork = IPv4Network | IPv6Network
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -55,6 +57,10 @@ class Settings(BaseSettings):
     hub_token: SecretStr | None = Field(None, description="Token for gated and private repositories.")
     admin_token: SecretStr | None = Field(
         None, description=f"A token with scope ADMIN, at least {MIN_ADMIN_TOKEN_LENGTH} characters."
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        description="Networks of proxies whose X-Forwarded-For is believed, separated by commas, e.g. `10.0.0.0/8`.",
     )
     kubeconfig: Path | None = Field(None, description="Kubeconfig file; left out: no cluster.")
     namespace: str = Field("ai", description="Namespace of the InferenceServices.")
@@ -125,6 +131,24 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _known_networks(cls, value: str | None) -> str | None:
+        """Take addresses and networks; one that is only nearly right would be believed or not by chance."""
+        try:
+            _networks(value)
+        except ValueError:
+            raise ValueError(
+                "it must be networks separated by commas, e.g. 10.0.0.0/8,192.168.1.7,fd00::/8, without bits behind"
+                " the prefix"
+            ) from None
+        return value
+
+    @property
+    def proxy_networks(self) -> tuple[IPNetwork, ...]:
+        """The networks whose X-Forwarded-For is believed."""
+        return _networks(self.trusted_proxies)
+
     @property
     def database(self) -> str:
         """The database's URL, embedded when none is set."""
@@ -151,6 +175,11 @@ class Settings(BaseSettings):
     def hub_secret(self) -> str | None:
         """The Hub token in clear, for the Hub alone."""
         return self.hub_token.get_secret_value() if self.hub_token else None
+
+
+def _networks(value: str | None) -> tuple[IPNetwork, ...]:
+    """Read a list of networks. Raises: ValueError."""
+    return tuple(ip_network(part.strip()) for part in value.split(",")) if value else ()
 
 
 def _scheme(url: str) -> str:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from actors import broker as lanes
 from actors.dispatcher import Dispatcher
 from core.bus import JOURNAL, Bus
+from core.errors import UnauthenticatedError
 from core.hub import Hub
 from core.ids import new_id
 from core.metrics import BUS_LIVE, SOCKETS, SUBSCRIPTIONS
@@ -31,6 +32,7 @@ from graph.http import GraphQLEndpoint
 from graph.schema import build
 from graph.sharing import share
 from graph.sse import EventsEndpoint
+from graph.wrong_tokens import CLIENT, WrongTokens
 from graph.ws import SocketLimits, TransportWebSocket
 from graph.ws_tokens import TokenRules
 from resolvers import access, health
@@ -68,7 +70,8 @@ class Api:
             ],
             lifespan=self._lifespan,
         )
-        self._app = Edge(starlette)
+        self._app = Edge(starlette, trusted_proxies=settings.proxy_networks)
+        self._wrong_tokens = WrongTokens()
         SOCKETS.set_function(lambda: self.sockets.open_count)
         SUBSCRIPTIONS.set_function(lambda: self.sockets.operation_count)
 
@@ -114,8 +117,18 @@ class Api:
             self._services = None
 
     async def _sign_in(self, token: str | None) -> GraphContext:
-        """Make an operation's context of a bearer token. Raises: UnauthenticatedError."""
-        viewer = await access.viewer_of(self.services, token)
+        """Make an operation's context of a bearer token.
+
+        Raises: UnauthenticatedError; RateLimitedError when too many wrong ones came from the address.
+        """
+        client = CLIENT.get() if token else None
+        self._wrong_tokens.check(client)
+        try:
+            viewer = await access.viewer_of(self.services, token)
+        except UnauthenticatedError:
+            self._wrong_tokens.check(client)  # Others may have come while the database was asked.
+            self._wrong_tokens.note(client)
+            raise
         return GraphContext(services=self.services, viewer=viewer, request_id=str(new_id()))
 
     async def _still_good(self, token_ids: Collection[UUID | None]) -> Collection[UUID | None]:

@@ -2,13 +2,16 @@
 
 import logging
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.ids import new_id
 from core.metrics import HTTP_REQUEST_DURATION, HTTP_REQUESTS
+from core.settings import IPNetwork
 from graph.pages import CONTENT_SECURITY_POLICY
+from graph.wrong_tokens import CLIENT, client_of
 
 METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 SECURITY_HEADERS = {
@@ -23,13 +26,16 @@ logger = logging.getLogger(__name__)
 
 
 class Edge:
-    """The outermost layer of the application."""
+    """The outermost layer of the application. trusted_proxies: whose X-Forwarded-For is believed."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, trusted_proxies: Sequence[IPNetwork] = ()) -> None:
         self._app = app
+        self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through and look at its answer."""
+        if scope["type"] in {"http", "websocket"}:
+            CLIENT.set(client_of(scope, trusted=self._trusted_proxies))
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from strawberry.types.execution import ExecutionResult, PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from core.errors import UnauthenticatedError
+from core.errors import RateLimitedError, UnauthenticatedError
 from graph.context import GraphContext
 from graph.errors import STRAWBERRY_REFUSALS, format_errors, formatted
 from graph.schema import Schema
@@ -47,7 +47,7 @@ class Operation:
 
 
 class GraphQLEndpoint:
-    """Answers POST requests. sign_in: makes the context of a bearer token, or raises UnauthenticatedError."""
+    """Answers POST requests. sign_in: makes the context of a bearer token, or raises AccessError."""
 
     def __init__(self, schema: Schema, sign_in: Callable[[str | None], Awaitable[GraphContext]]) -> None:
         self._schema = schema
@@ -63,6 +63,9 @@ class GraphQLEndpoint:
             operation = read_operation(await _body(request))
         except UnauthenticatedError as error:
             return _refusal(media_type, 401, str(error), code=error.code, headers={"WWW-Authenticate": "Bearer"})
+        except RateLimitedError as error:
+            headers = {"Retry-After": str(error.retry_after_seconds)}
+            return _refusal(media_type, 429, str(error), code=error.code, headers=headers)
         except BadRequest as error:
             return _refusal(media_type, error.status, str(error), code="BAD_REQUEST")
         except ClientDisconnect:

@@ -15,7 +15,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from core.errors import DomainError, UnauthenticatedError
+from core.errors import DomainError, RateLimitedError, UnauthenticatedError
 from core.ids import NodeType, global_id
 from graph.context import GraphContext
 from graph.http import bearer_token
@@ -28,7 +28,7 @@ MEDIA_TYPE = "text/event-stream; charset=utf-8"
 
 
 class EventsEndpoint:
-    """Answers `GET /events`. sign_in: makes the context of a bearer token, or raises UnauthenticatedError."""
+    """Answers `GET /events`. sign_in: makes the context of a bearer token, or raises AccessError."""
 
     def __init__(
         self,
@@ -50,7 +50,10 @@ class EventsEndpoint:
             if after is not None:
                 events.check_cursor(after)
         except UnauthenticatedError as error:
-            return _refusal(401, error.code, str(error))
+            return _refusal(401, error.code, str(error), headers={"WWW-Authenticate": "Bearer"})
+        except RateLimitedError as error:
+            headers = {"Retry-After": str(error.retry_after_seconds)}
+            return _refusal(429, error.code, str(error), headers=headers)
         except DomainError as error:
             return _refusal(400, error.code, str(error))
         feed = events.feed(context, after=after, event_filter=chosen)
@@ -120,8 +123,7 @@ def _frame(name: str, content: dict[str, Any], *, cursor: str | None = None) -> 
     return f"event: {name}\n{identity}data: ".encode() + orjson.dumps(content) + b"\n\n"
 
 
-def _refusal(status: int, code: str, message: str) -> Response:
+def _refusal(status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> Response:
     """Refuse in the same form as GraphQL over HTTP."""
     body = orjson.dumps({"errors": [{"message": message, "extensions": {"code": code}}]})
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Response(body, status_code=status, media_type="application/json", headers=headers)
