@@ -6,5 +6,6 @@ A closed list: a module comes in only when two rooms need it.
   `bus` (redis, broadcaster), `hub` (huggingface_hub), `storage` (the weights volume).
 - The pure rules of the domain: `errors`, `ids`, `version`, `token`, `repository` and `names` (what may be called
   what), `selection` (which files of a repository a server needs), `manifest` (what stands in a set on disk),
-  `job` and `weight_set` (their kinds and states).
+  `job` and `weight_set` (their kinds and states), `event` (what the journal tells), `runtime_settings` and
+  `download_windows` (what may be set while the server runs, and when downloads may run).
 """

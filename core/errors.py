@@ -4,6 +4,7 @@ A `DomainError` refuses a request: it is raised where the fault is found and tol
 A `JobFailure` ends a run of a job: it becomes the job's state and is never thrown at a reader.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -15,6 +16,7 @@ class ErrorCode(StrEnum):
     ALREADY_EXISTS = "ALREADY_EXISTS"
     CONFLICT = "CONFLICT"
     IN_USE = "IN_USE"
+    POLICY_DENIED = "POLICY_DENIED"
     HUB_ACCESS_DENIED = "HUB_ACCESS_DENIED"
     HUB_UNAVAILABLE = "HUB_UNAVAILABLE"
     INSUFFICIENT_STORAGE = "INSUFFICIENT_STORAGE"
@@ -33,6 +35,14 @@ class DomainError(Exception):
         super().__init__(message)
         self.code = code
         self.path = path
+
+
+class Refusals(Exception):  # noqa: N818 - several refusals, each with its own code
+    """A request that was refused for several reasons, each of which is to be told."""
+
+    def __init__(self, refusals: Sequence[DomainError]) -> None:
+        super().__init__("; ".join(str(refusal) for refusal in refusals))
+        self.refusals = tuple(refusals)
 
 
 class AccessError(Exception):

@@ -17,5 +17,6 @@ class EventType(StrEnum):
     WEIGHTS_DELETED = "weights.deleted"
     WEIGHTS_PINNED = "weights.pinned"
     WEIGHTS_UNPINNED = "weights.unpinned"
+    SETTINGS_CHANGED = "settings.changed"
     TOKEN_CREATED = "token.created"  # noqa: S105 - a name, not a secret
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 - as above

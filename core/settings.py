@@ -17,6 +17,9 @@ from core.errors import SettingsError
 
 PREFIX = "MODEL_MANAGER_"
 MIN_ADMIN_TOKEN_LENGTH = 24
+MAX_CONCURRENT_INSTALLS = 32
+MAX_RANGES_PER_INSTALL = 64
+MIN_BYTES_PER_SECOND = 65_536
 MAX_KUBERNETES_NAME_LENGTH = 253
 ENDPOINT = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 TOKEN = re.compile(r"[!-~]+")
@@ -71,6 +74,21 @@ class Settings(BaseSettings):
         le=600.0,
         description="How long a job belongs to a worker that is silent; leases are renewed four times as often.",
     )
+    concurrent_installs: int = Field(
+        3, ge=1, le=MAX_CONCURRENT_INSTALLS, description="How many installs run at once, until `updateSettings` says."
+    )
+    ranges_per_install: int = Field(
+        8,
+        ge=1,
+        le=MAX_RANGES_PER_INSTALL,
+        description="How many connections an install may use at once, until `updateSettings` says.",
+    )
+    download_bytes_per_second: int | None = Field(
+        None,
+        ge=MIN_BYTES_PER_SECOND,
+        description="What the installs of a worker may fetch in a second, until `updateSettings` says; left out: all.",
+    )
+    lock_settings: bool = Field(False, description="`true` refuses `updateSettings`.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="`text` for people, `json` for machines.")
 

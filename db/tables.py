@@ -282,6 +282,18 @@ class ProcessLease(Base):
     lease_until: Mapped[datetime | None]
 
 
+class Setting(Base):
+    """A setting that was changed while the server ran; what has no row has its default."""
+
+    __tablename__ = "settings"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    """As the API calls it, with a dot into a group."""
+    value: Mapped[Any] = mapped_column(Json, nullable=False)
+    changed_by: Mapped[str]
+    changed_at: Mapped[datetime]
+
+
 class Token(Base):
     """An access token; its secret is not here, only the SHA-256 of it."""
 

@@ -4,6 +4,7 @@ from enum import Enum
 
 import strawberry
 
+from core.download_windows import Weekday
 from core.errors import ErrorCode, JobErrorCode
 from core.hub import AccessOutcome
 from core.job import FileState, JobKind, JobPriority, JobStage, JobState, LogLevel, WaitReason
@@ -34,6 +35,7 @@ describe(
     ALREADY_EXISTS="Something else is there under that name.",
     CONFLICT="The present state forbids it.",
     IN_USE="Something needs it.",
+    POLICY_DENIED="A rule of this installation forbids it.",
     HUB_ACCESS_DENIED="The Hub does not let us have it.",
     HUB_UNAVAILABLE="The Hub does not answer.",
     INSUFFICIENT_STORAGE="There is not enough room on the volume.",
@@ -195,6 +197,17 @@ describe(
     CURSOR_EXPIRED="What lies behind it has been removed after its time.",
     EPOCH_CHANGED="It is of a journal that is no more: the database was replaced or restored.",
 )
+describe(
+    Weekday,
+    "A day of the week.",
+    MONDAY="The first day of the week.",
+    TUESDAY="The second.",
+    WEDNESDAY="The third.",
+    THURSDAY="The fourth.",
+    FRIDAY="The fifth.",
+    SATURDAY="The sixth.",
+    SUNDAY="The seventh.",
+)
 
 
 @strawberry.enum(description="Which way a list is sorted.")
@@ -234,6 +247,7 @@ __all__ = [
     "RiskCode",
     "Scope",
     "WaitReason",
+    "Weekday",
     "WeightSetOrderField",
     "WeightSetState",
 ]

@@ -17,7 +17,7 @@ from strawberry.extensions.field_extension import AsyncExtensionResolver
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.field import StrawberryField
 
-from core.errors import AccessError, DomainError
+from core.errors import AccessError, DomainError, Refusals
 from core.token import Scope
 from db.engine import is_unavailable
 from graph.context import GraphContext, Info
@@ -26,6 +26,7 @@ from resolvers.access import require
 
 STRAWBERRY_REFUSALS = (MissingQueryError, CannotGetOperationTypeError, InvalidOperationTypeError)
 """What Strawberry raises for requests that it does not execute."""
+MAX_USER_ERRORS = 10
 SUGGESTION = re.compile(r" Did you mean (?:[^?']|'[^']*')*\?")
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class UserError:
 
 
 class RefusalsAsData(FieldExtension):
-    """Turns a raised `DomainError` into the mutation's payload: nothing but `userErrors`."""
+    """Turns a raised `DomainError`, or several `Refusals`, into the mutation's payload: nothing but `userErrors`."""
 
     def apply(self, field: StrawberryField) -> None:
         """Take note of the payload's type; the mutation's field is nullable."""
@@ -54,8 +55,16 @@ class RefusalsAsData(FieldExtension):
         try:
             return await next_(source, info, **arguments)
         except DomainError as refusal:
-            payload: Any = getattr(self._field.type, "of_type", self._field.type)
-            return payload(user_errors=[UserError(code=refusal.code, message=str(refusal), path=list(refusal.path))])
+            return self._payload([refusal])
+        except Refusals as several:
+            return self._payload(several.refusals[:MAX_USER_ERRORS])
+
+    def _payload(self, refusals: Sequence[DomainError]) -> Any:
+        """Make the mutation's payload of refusals."""
+        payload: Any = getattr(self._field.type, "of_type", self._field.type)
+        return payload(
+            user_errors=[UserError(code=one.code, message=str(one), path=list(one.path)) for one in refusals]
+        )
 
 
 class Scoped(FieldExtension):

@@ -22,9 +22,10 @@ from graph.types.inputs import (
     SetJobPriorityInput,
 )
 from graph.types.job import Job
+from graph.types.settings import Settings, UpdateSettingsInput, UpdateSettingsPayload
 from graph.types.token import ApiToken, CreateTokenInput, CreateTokenPayload, RevokeTokenInput, RevokeTokenPayload
 from graph.types.weight_set import WeightSet
-from resolvers import jobs, tokens, weights
+from resolvers import jobs, settings, tokens, weights
 
 USER_ERRORS = "Why it was refused; empty when it was not; at most 10."
 
@@ -99,7 +100,7 @@ class PinWeightsPayload:
 
 
 @strawberry.type(
-    description="What can be changed. Everything here needs a token with scope OPERATE; tokens need ADMIN."
+    description="What can be changed. Everything here needs a token with scope OPERATE; tokens and settings need ADMIN."
 )
 class Mutation:
     """What can be changed."""
@@ -225,6 +226,18 @@ class Mutation:
     ) -> RevokeTokenPayload | None:
         """Revoke a token."""
         return RevokeTokenPayload(token=ApiToken.from_row(await tokens.revoke(info.context, token_id=input.token_id)))
+
+    @strawberry.mutation(
+        description="Change settings while the server runs, all of them or none; needs scope ADMIN.",
+        extensions=[RefusalsAsData(), Scoped(Scope.ADMIN)],
+    )
+    async def update_settings(
+        self, info: Info, input: Annotated[UpdateSettingsInput, strawberry.argument(description="What to change.")]
+    ) -> UpdateSettingsPayload | None:
+        """Change settings."""
+        changed = await settings.update(info.context, changes=input.to_changes())
+        locked = info.context.services.settings.lock_settings
+        return UpdateSettingsPayload(settings=Settings.from_value(changed, locked=locked))
 
 
 def _job(accepted: Accepted) -> Job | None:

@@ -19,9 +19,10 @@ from graph.types.inputs import EventFilter, InstallPlanInput, JobFilter, WeightS
 from graph.types.job import Job
 from graph.types.plan import AccessCheck, InstallPlan, InstallPlanPayload
 from graph.types.server import ComponentStatus, QueueStats, Server, Viewer
+from graph.types.settings import Settings
 from graph.types.token import ApiToken
 from graph.types.weight_set import Volume, WeightSet
-from resolvers import events, health, jobs, plans, queue, tokens, weights
+from resolvers import events, health, jobs, plans, queue, settings, tokens, weights
 from resolvers.access import require
 
 DOCUMENTATION_URL = "/graphiql/"
@@ -183,6 +184,12 @@ class Query:
         """Read a page of tokens."""
         page = await tokens.page(info.context, request=page_request(first, after, last, before))
         return connection(page, ApiToken.from_row, count=partial(tokens.count, info.context))
+
+    @strawberry.field(description="What can be changed while the server runs, as it holds now.", extensions=[READ])
+    async def settings(self, info: Info) -> Settings | None:
+        """Read the settings."""
+        locked = info.context.services.settings.lock_settings
+        return Settings.from_value(await settings.get(info.context), locked=locked)
 
     @strawberry.field(description="This server and how its parts are.", extensions=[READ])
     async def server(self, info: Info) -> Server:

@@ -107,6 +107,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("duty", name=op.f("pk_process_leases")),
     )
     op.create_table(
+        "settings",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", db.types.Json, nullable=False),
+        sa.Column("changed_by", sa.String(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_settings")),
+    )
+    op.create_table(
         "tokens",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
@@ -239,6 +247,7 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.drop_table("volumes")
     op.drop_table("tokens")
+    op.drop_table("settings")
     op.drop_table("process_leases")
     op.drop_table("queue_state")
     op.drop_table("journal")
