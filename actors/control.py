@@ -16,6 +16,8 @@ class StopReason(StrEnum):
     """The row is no longer ours: cancelled, or claimed by another worker."""
     PAUSED = "PAUSED"
     """The job is held; what has been fetched stays."""
+    WINDOW = "WINDOW"
+    """The download windows have closed; the job goes on when one opens."""
     FAILED = "FAILED"
     """Another file of the same job could not be had."""
     SHUTDOWN = "SHUTDOWN"
@@ -35,10 +37,12 @@ class RunControl:
 
     A lease that could not be renewed in time counts as lost here too, on the monotonic clock: a process that was
     frozen writes nothing after it wakes.
+    obeys_windows: whether the run has to end when the download windows close.
     """
 
-    def __init__(self, claim: Claim, *, lease_seconds: float) -> None:
+    def __init__(self, claim: Claim, *, lease_seconds: float, obeys_windows: bool = False) -> None:
         self.claim = claim
+        self.obeys_windows = obeys_windows
         self._lease_seconds = lease_seconds
         self._lease_ends = time.monotonic() + lease_seconds
         self._reason: StopReason | None = None

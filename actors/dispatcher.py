@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from actors import broker as lanes
 from core.job import Lane
+from core.runtime_settings import RuntimeSettings
 from db import admission, outbox
+from db.admission import DEFAULTS
 from db.engine import Database
 
 if TYPE_CHECKING:
@@ -19,10 +21,21 @@ logger = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """One process's dispatcher. interval_seconds: None means only when it is woken."""
+    """One process's dispatcher.
 
-    def __init__(self, database: Database, broker: "dramatiq.Broker", *, interval_seconds: float | None) -> None:
+    interval_seconds: None means only when it is woken. defaults: of the settings that nobody has changed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        broker: "dramatiq.Broker",
+        *,
+        interval_seconds: float | None,
+        defaults: RuntimeSettings = DEFAULTS,
+    ) -> None:
         self._database = database
+        self._defaults = defaults
         self._broker = broker
         self._interval_seconds = interval_seconds
         self._woken = asyncio.Event()
@@ -47,7 +60,7 @@ class Dispatcher:
 
     async def dispatch(self) -> None:
         """Admit what may run and send every message that is waiting."""
-        await admission.admit(self._database)
+        await admission.admit(self._database, defaults=self._defaults)
         async with self._database.read() as session:
             waiting = await outbox.waiting(session)
         for message in waiting:

@@ -14,7 +14,7 @@ from actors.leases import LeaseKeeper
 from actors.tools import Tools
 from core.bus import job_topic
 from core.errors import JobErrorCode, JobFailure
-from core.job import JobKind, JobState, WaitReason
+from core.job import WINDOWED_KINDS, JobKind, JobState, WaitReason
 from core.metrics import JOB_DURATION, JOBS_ENDED
 from db import jobs, runs
 from db.runs import Claim, LostClaimError
@@ -61,7 +61,11 @@ class Runner:
         )
         if job is None:
             return
-        control = RunControl(Claim(job.id, job.fence), lease_seconds=self._leases.lease_seconds)
+        control = RunControl(
+            Claim(job.id, job.fence),
+            lease_seconds=self._leases.lease_seconds,
+            obeys_windows=job.kind in WINDOWED_KINDS,
+        )
         self._leases.add(control)
         self._tools.bus.publish(job_topic(job.id))
         began = time.monotonic()
@@ -95,6 +99,8 @@ class Runner:
         except RunStopped as stopped:
             if stopped.reason in {StopReason.LOST, StopReason.PAUSED}:
                 raise LostClaimError from stopped
+            if stopped.reason is StopReason.WINDOW:
+                return await self._wait_for_window(control)
             await runs.release(self._tools.database, control.claim, why="The worker stops; it goes on elsewhere")
             return JobState.QUEUED
         except JobFailure as failure:
@@ -108,6 +114,16 @@ class Runner:
             )
             return await self._settle(job, control, unforeseen)
         return JobState.SUCCEEDED
+
+    async def _wait_for_window(self, control: RunControl) -> JobState:
+        """Give a job back until downloads may run again; its parts stay. Raises: LostClaimError."""
+        await runs.release(
+            self._tools.database,
+            control.claim,
+            why="No download window is open; it goes on when one opens",
+            waiting_for=WaitReason.WINDOW,
+        )
+        return JobState.QUEUED
 
     async def _settle(self, job: Job, control: RunControl, failure: JobFailure) -> JobState:
         """Decide what becomes of a run that went wrong: again later, or the end."""

@@ -16,7 +16,9 @@ from actors import broker as lanes
 from actors.dispatcher import Dispatcher
 from actors.leases import RENEWALS_PER_LEASE
 from actors.reconciler import Reconciler
+from actors.retention import Retention
 from core.bus import JOURNAL, Bus
+from core.runtime_settings import defaults_of
 from core.settings import Settings
 from db import process_leases
 from db.engine import Database
@@ -30,16 +32,20 @@ logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def running_sync(settings: Settings, *, duty_lease_seconds: float = DUTY_LEASE_SECONDS) -> AsyncIterator[None]:
-    """Run the dispatcher and the reconciler, while this process is the active one, for the length of a block."""
+    """Run what `sync` does, while this process is the active one, for the length of a block."""
     async with AsyncExitStack() as opened:
         database = Database(settings.database)
         opened.push_async_callback(database.close)
         bus = await opened.enter_async_context(Bus(settings.redis).running())
         database.after_events = partial(bus.publish, JOURNAL)
-        dispatcher = Dispatcher(database, lanes.build(settings.redis), interval_seconds=DISPATCH_SECONDS)
+        defaults = defaults_of(settings)
+        broker = lanes.build(settings.redis)
+        dispatcher = Dispatcher(database, broker, interval_seconds=DISPATCH_SECONDS, defaults=defaults)
         reconciler = Reconciler(database, bus, interval_seconds=settings.lease_seconds / RENEWALS_PER_LEASE)
+        retention = Retention(database, defaults=defaults)
+        works = [dispatcher.run, reconciler.run, retention.run]
         holder = f"{socket.gethostname()}:{os.getpid()}:{time.monotonic_ns()}"
-        duty = Duty(database, [dispatcher.run, reconciler.run], holder=holder, lease_seconds=duty_lease_seconds)
+        duty = Duty(database, works, holder=holder, lease_seconds=duty_lease_seconds)
         task = asyncio.create_task(duty.run(), name="duty")
         try:
             yield

@@ -21,10 +21,12 @@ from actors.dispatcher import Dispatcher
 from actors.leases import LeaseKeeper
 from actors.presence import Presence
 from actors.runner import Runner
-from actors.tools import Tools
+from actors.settings_watch import SettingsWatch
+from actors.tools import InForce, Tools
 from core.bus import JOURNAL, Bus
 from core.hub import Hub
 from core.job import Lane
+from core.runtime_settings import defaults_of
 from core.settings import Settings
 from core.storage import WeightsVolume
 from db.engine import Database
@@ -44,6 +46,7 @@ async def running_worker(settings: Settings) -> AsyncIterator[None]:
         opened.push_async_callback(database.close)
         bus = await opened.enter_async_context(Bus(settings.redis).running())
         database.after_events = partial(bus.publish, JOURNAL)
+        defaults = defaults_of(settings)
         volume = WeightsVolume(settings.weights)
         await asyncio.to_thread(volume.prepare)
         tools = Tools(
@@ -51,14 +54,16 @@ async def running_worker(settings: Settings) -> AsyncIterator[None]:
             bus=bus,
             hub=Hub(endpoint=settings.hub_endpoint, token=settings.hub_secret()),
             volume=volume,
+            in_force=InForce(defaults),
         )
         worker_id = f"{socket.gethostname()}:{os.getpid()}:{int(time.time())}"
         leases = LeaseKeeper(settings.database, lease_seconds=settings.lease_seconds)
         loop = asyncio.get_running_loop()
-        dispatcher = Dispatcher(database, lanes.build(settings.redis), interval_seconds=None)
+        dispatcher = Dispatcher(database, lanes.build(settings.redis), interval_seconds=None, defaults=defaults)
         runner = Runner(tools, worker_id=worker_id, leases=leases, after_each=dispatcher.wake)
         presence = Presence(tools, worker_id=worker_id, lanes=list(THREADS), leases=leases)
-        tasks = [asyncio.create_task(presence.run()), asyncio.create_task(dispatcher.run())]
+        watch = SettingsWatch(tools, leases, defaults=defaults)
+        tasks = [asyncio.create_task(work) for work in (presence.run(), dispatcher.run(), watch.run())]
         leases.start()
         workers = await asyncio.to_thread(_start_lanes, settings.redis, partial(_hand_over, runner=runner, loop=loop))
         logger.info("worker ready", extra={"worker": worker_id, "weights": str(settings.weights)})

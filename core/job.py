@@ -46,6 +46,7 @@ class WaitReason(StrEnum):
     SPACE = "SPACE"
     SLOT = "SLOT"
     TARGET = "TARGET"
+    WINDOW = "WINDOW"
     RETRY = "RETRY"
 
 
@@ -78,6 +79,8 @@ class Lane(StrEnum):
 
 
 PAUSABLE_KINDS = frozenset({JobKind.INSTALL_WEIGHTS})
+WINDOWED_KINDS = frozenset({JobKind.INSTALL_WEIGHTS})
+"""What runs only within the download windows."""
 TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 LANES: dict[JobKind, Lane] = {
     JobKind.INSTALL_WEIGHTS: Lane.TRANSFERS,

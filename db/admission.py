@@ -16,19 +16,32 @@ from uuid import UUID
 import orjson
 from sqlalchemy import insert, literal, select, update
 
+from core.download_windows import is_open
 from core.errors import DomainError, ErrorCode
 from core.event import EventType
 from core.ids import NodeType, global_id, new_id
-from core.job import LANES, SLOTS, TERMINAL_STATES, InstallRequest, JobKind, JobPriority, JobState, WaitReason
+from core.job import (
+    LANES,
+    SLOTS,
+    TERMINAL_STATES,
+    WINDOWED_KINDS,
+    InstallRequest,
+    JobKind,
+    JobPriority,
+    JobState,
+    WaitReason,
+)
 from core.repository import RepositoryFile
+from core.runtime_settings import RuntimeSettings
 from core.weight_set import WeightSetState
-from db import job_files, job_logs, jobs, outbox, volumes, weight_sets
+from db import job_files, job_logs, jobs, outbox, runtime_settings, volumes, weight_sets
 from db.engine import Database, WriteSession
 from db.job_logs import NewLogLine
 from db.tables import Job, OutboxMessage, QueueState, WeightSet
 from db.types import db_now
 
 IDEMPOTENCY_SECONDS = 7 * 86_400
+DEFAULTS = RuntimeSettings()
 REDISPATCH_SECONDS = 30.0
 MAX_REDISPATCH_SECONDS = 300.0
 
@@ -302,17 +315,21 @@ async def _insert(
 # ---------------------------------------------------------------- out
 
 
-async def admit(database: Database, *, redispatch_seconds: float = REDISPATCH_SECONDS) -> list[UUID]:
+async def admit(
+    database: Database,
+    *,
+    defaults: RuntimeSettings = DEFAULTS,
+    redispatch_seconds: float = REDISPATCH_SECONDS,
+) -> list[UUID]:
     """Let go what may run now, in the order (priority, age); tell every other job what it waits for.
 
+    defaults: of the settings that nobody has changed.
     A job that was let go and not claimed is let go again after 30, 60, 120 … 300 s: its message was lost.
     """
     async with database.write() as session:
         await _lock(session)
         busy = await _busy(session)
-        now: datetime | None = await session.scalar(select(db_now()))
-        volume = await volumes.get(session)
-        free_bytes = volume.free_bytes if volume is not None else None
+        room = await _room(session, defaults)
         admitted = []
         waiting = await session.scalars(
             select(Job)
@@ -320,7 +337,7 @@ async def admit(database: Database, *, redispatch_seconds: float = REDISPATCH_SE
             .order_by(Job.priority, Job.created_at, Job.id)
         )
         for job in waiting:
-            reason = _obstacle(job, busy=busy, now=now, free_bytes=free_bytes)
+            reason = _obstacle(job, busy=busy, room=room)
             if reason is None:
                 busy.add(job)
                 admitted.append(job)
@@ -362,15 +379,44 @@ async def _busy(session: WriteSession) -> _Busy:
     return busy
 
 
-def _obstacle(job: Job, *, busy: _Busy, now: datetime | None, free_bytes: int | None) -> WaitReason | None:
+@dataclass(frozen=True, kw_only=True)
+class _Room:
+    """What there is room for now. free_bytes: None while no worker has reported."""
+
+    now: datetime
+    free_bytes: int | None
+    slots: Mapping[JobKind, int]
+    is_window_open: bool
+
+
+async def _room(session: WriteSession, defaults: RuntimeSettings) -> _Room:
+    """Read what there is room for, by the settings and the clock of the database."""
+    settings = await runtime_settings.read(session, defaults=defaults)
+    now = await runtime_settings.now(session)
+    volume = await volumes.get(session)
+    return _Room(
+        now=now,
+        free_bytes=volume.free_bytes if volume is not None else None,
+        slots={**SLOTS, JobKind.INSTALL_WEIGHTS: settings.concurrent_installs},
+        is_window_open=is_open(settings.download_windows, now),
+    )
+
+
+def _obstacle(job: Job, *, busy: _Busy, room: _Room) -> WaitReason | None:
     """Say what keeps a queued job from running; None when nothing does."""
-    if job.next_attempt_at is not None and now is not None and job.next_attempt_at > now:
+    if job.kind in WINDOWED_KINDS and not room.is_window_open:
+        return WaitReason.WINDOW
+    if job.next_attempt_at is not None and job.next_attempt_at > room.now:
         return WaitReason.SPACE if job.waiting_for is WaitReason.SPACE else WaitReason.RETRY
     if job.subject_id in busy.subjects:
         return WaitReason.TARGET
-    if free_bytes is not None and job.bytes_total is not None and job.bytes_total - job.bytes_done > free_bytes:
+    if (
+        room.free_bytes is not None
+        and job.bytes_total is not None
+        and job.bytes_total - job.bytes_done > room.free_bytes
+    ):
         return WaitReason.SPACE
-    return WaitReason.SLOT if busy.kinds[job.kind] >= SLOTS[job.kind] else None
+    return WaitReason.SLOT if busy.kinds[job.kind] >= room.slots[job.kind] else None
 
 
 async def _lost(session: WriteSession, redispatch_seconds: float) -> list[Job]:

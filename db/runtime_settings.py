@@ -1,6 +1,7 @@
 """Settings that were changed while the server ran: one row each, the rest are defaults."""
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +17,13 @@ async def read(session: AsyncSession, *, defaults: RuntimeSettings) -> RuntimeSe
     """Read what holds now."""
     rows = await session.execute(select(Setting.name, Setting.value))
     return with_stored(defaults, {row.name: row.value for row in rows})
+
+
+async def now(session: AsyncSession) -> datetime:
+    """Read the database's clock, by which windows open and close for every process at once."""
+    found: datetime | None = await session.scalar(select(db_now()))
+    assert found is not None
+    return found
 
 
 async def change(

@@ -22,6 +22,7 @@ from core.errors import UnauthenticatedError
 from core.hub import Hub
 from core.ids import new_id
 from core.metrics import BUS_LIVE, SOCKETS, SUBSCRIPTIONS
+from core.runtime_settings import defaults_of
 from core.settings import Settings
 from db.engine import Database
 from graph import pages
@@ -102,7 +103,8 @@ class Api:
             database.after_events = partial(bus.publish, JOURNAL)
             BUS_LIVE.set_function(lambda: float(bus.is_live))
             broker = lanes.build(self._settings.redis)
-            dispatcher = Dispatcher(database, broker, interval_seconds=None)
+            defaults = defaults_of(self._settings)
+            dispatcher = Dispatcher(database, broker, interval_seconds=None, defaults=defaults)
             task = asyncio.create_task(dispatcher.run(), name="dispatcher")
             opened.push_async_callback(_end, task)
             self._services = Services(

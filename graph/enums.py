@@ -93,6 +93,7 @@ describe(
     SPACE="There is not enough room on the volume yet.",
     SLOT="As many jobs of its kind run as may.",
     TARGET="Another job works on the same weight set.",
+    WINDOW="No download window is open.",
     RETRY="It failed and is tried again at `nextAttemptAt`.",
 )
 describe(
