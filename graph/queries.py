@@ -17,12 +17,13 @@ from graph.relay import After, Before, Connection, First, Last, Node, connection
 from graph.types.event import Event
 from graph.types.inputs import EventFilter, InstallPlanInput, JobFilter, WeightSetFilter, WeightSetOrder
 from graph.types.job import Job
+from graph.types.overview import Overview
 from graph.types.plan import AccessCheck, InstallPlan, InstallPlanPayload
 from graph.types.server import ComponentStatus, QueueStats, Server, Viewer
 from graph.types.settings import Settings
 from graph.types.token import ApiToken
 from graph.types.weight_set import Volume, WeightSet
-from resolvers import events, health, jobs, plans, queue, settings, tokens, weights
+from resolvers import events, health, jobs, overview, plans, queue, settings, tokens, weights
 from resolvers.access import require
 
 DOCUMENTATION_URL = "/graphiql/"
@@ -168,6 +169,11 @@ class Query:
     async def queue(self, info: Info) -> QueueStats | None:
         """Read the queue."""
         return QueueStats.from_report(await queue.report(info.context))
+
+    @strawberry.field(description="What a dashboard shows, in one.", extensions=[READ])
+    async def overview(self, info: Info) -> Overview | None:
+        """Read everything."""
+        return Overview.from_overview(await overview.get(info.context))
 
     @strawberry.field(description="Who is asking.", extensions=[READ])
     async def viewer(self, info: Info) -> Viewer:

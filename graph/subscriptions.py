@@ -13,7 +13,8 @@ from graph.relay import After
 from graph.types.event import EventFeedItem, feed_item
 from graph.types.inputs import EventFilter, JobFilter
 from graph.types.job import Job, JobChange, LogLine
-from resolvers import events, jobs
+from graph.types.overview import Overview
+from resolvers import events, jobs, overview
 from resolvers.access import require
 
 JobId = Annotated[strawberry.ID, strawberry.argument(description="The job's id.")]
@@ -76,3 +77,12 @@ class Subscription:
         event_filter = (filter or EventFilter()).to_filter()
         async for item in events.feed(info.context, after=after, event_filter=event_filter):
             yield feed_item(item)
+
+    @strawberry.subscription(
+        description="What a dashboard shows, first as it is, then whole after each change, at most once a second."
+    )
+    async def overview(self, info: Info) -> AsyncGenerator[Overview, None]:
+        """Watch everything."""
+        require(info.context, Scope.READ)
+        async for found in overview.watch(info.context):
+            yield Overview.from_overview(found)
