@@ -3,6 +3,8 @@
 import asyncio
 import sys
 
+from core.errors import DomainError
+from core.names import check_token_name
 from core.settings import Settings
 from core.token import Scope
 from db import tokens
@@ -11,6 +13,11 @@ from db.engine import Database
 
 def create(settings: Settings, *, name: str, scope: str) -> int:
     """Make a token and print it, this once."""
+    try:
+        check_token_name(name)
+    except DomainError as refusal:
+        print(refusal, file=sys.stderr)
+        return 2
     print(asyncio.run(_create(settings, name=name, scope=Scope[scope])))
     print("Keep it: it is not shown again.", file=sys.stderr)
     return 0
