@@ -56,7 +56,7 @@ def job_key(value: str, *, path: tuple[str, ...]) -> UUID:
 
     Raises: DomainError INVALID when it is not a job's id.
     """
-    return _uuid_of(value, NodeType.JOB, path=path)
+    return _uuid_of(value, NodeType.JOB, noun="job", path=path)
 
 
 def token_key(value: str, *, path: tuple[str, ...]) -> UUID:
@@ -64,10 +64,10 @@ def token_key(value: str, *, path: tuple[str, ...]) -> UUID:
 
     Raises: DomainError INVALID when it is not a token's id.
     """
-    return _uuid_of(value, NodeType.API_TOKEN, path=path)
+    return _uuid_of(value, NodeType.API_TOKEN, noun="token", path=path)
 
 
-def _uuid_of(value: str, node_type: NodeType, *, path: tuple[str, ...]) -> UUID:
+def _uuid_of(value: str, node_type: NodeType, *, noun: str, path: tuple[str, ...]) -> UUID:
     """Read a key that is a UUID in its usual form. Raises: DomainError INVALID."""
     key = key_of(value, node_type, path=path)
     try:
@@ -75,5 +75,5 @@ def _uuid_of(value: str, node_type: NodeType, *, path: tuple[str, ...]) -> UUID:
     except ValueError:
         parsed = None
     if parsed is None or str(parsed) != key:
-        raise DomainError(ErrorCode.INVALID, f"The id of a {node_type} looks like {node_type}:01930f6e-….", path=path)
+        raise DomainError(ErrorCode.INVALID, f"A {noun}'s id looks like {node_type}:01930f6e-….", path=path)
     return parsed
