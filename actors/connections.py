@@ -34,6 +34,13 @@ class Connections(PoolManager):
                 _shut(connected)
 
     @staticmethod
+    def cut_answer(response: BaseHTTPResponse) -> None:
+        """Cut the connection that an answer comes on; one that is over has none any more."""
+        connection = response.connection
+        if isinstance(connection, _KnownConnection) and connection.connected is not None:
+            _shut(connection.connected)
+
+    @staticmethod
     def set_read_timeout(response: BaseHTTPResponse, seconds: float) -> None:
         """Set how long each further read of an answer may wait; the headers had a limit of their own."""
         connection = response.connection

@@ -132,11 +132,11 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
     reporter.log(f"{len(plan.files)} files, {plan.download_bytes:,} bytes, commit {plan.commit}")
     if any(format_of(file.path) is FileFormat.PICKLE for file in plan.files):
         reporter.log("Some weights are pickle files: loading them can run code. Prefer safetensors.")
-    source = FileSource(tools.hub, repo_id=request.repo_id, commit=plan.commit)
-    room = asyncio.Semaphore(FILES_AT_ONCE)
+    source = FileSource(tools.hub, repo_id=request.repo_id, commit=plan.commit, connections=tools.room.most)
+    files_at_once = asyncio.Semaphore(FILES_AT_ONCE)
 
     async def fetch(number: int) -> None:
-        async with room:
+        async with files_at_once:
             reporter.control.check()
             transfer = FileTransfer(
                 volume=tools.volume,
@@ -149,6 +149,7 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
                 log=reporter.log,
                 patience=tools.patience,
                 counter=counters[number],
+                room=tools.room,
             )
             await in_thread(transfer.run, name=f"fetch-{number}")
 

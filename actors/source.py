@@ -7,6 +7,7 @@ only. An answer that is not exactly what was asked for is refused before its fir
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urljoin, urlsplit
 
@@ -35,6 +36,19 @@ class TryLater(Exception):  # noqa: N818 - an instruction, not an error
 
 class RestartNeeded(Exception):  # noqa: N818
     """The source cannot go on where we are: the file begins at zero."""
+
+
+class RangesIgnored(RestartNeeded):
+    """The source gave the whole file where a part was asked for: it can only be had in one piece."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An open answer. etag: of the host that gives the bytes. address: where they are, good for a while."""
+
+    response: BaseHTTPResponse
+    etag: str | None
+    address: str
 
 
 class Timeouts(Protocol):
@@ -70,29 +84,39 @@ class FileSource:
         """End every wait on this source at once, and for good: what waits raises urllib3's HTTPError."""
         self._pool.cut()
 
-    def open(
-        self, file: RepositoryFile, *, offset: int, etag: str | None, patience: Timeouts
-    ) -> tuple[BaseHTTPResponse, str | None]:
-        """Ask for a file from an offset on; return the open answer and the ETag of the host that gives it.
+    def cut(self, response: BaseHTTPResponse) -> None:
+        """End the wait on one answer; what reads it gets no more."""
+        self._pool.cut_answer(response)
 
-        etag: what that host named the content before; an answer of other content is not continued.
+    def open(
+        self,
+        file: RepositoryFile,
+        *,
+        start: int,
+        end: int,
+        etag: str | None,
+        patience: Timeouts,
+        address: str | None = None,
+    ) -> Answer:
+        """Ask for a file's bytes from start to before end; return the open answer.
+
+        etag: what the host of the bytes named the content before; an answer of other content is not taken.
+        address: where an earlier answer came from, to be asked without the way over the Hub.
         Raises: TryLater, RestartNeeded, JobFailure (final), urllib3's HTTPError.
         """
-        is_redirected = False
-        url = self._hub.resolve_url(self._repo_id, self._commit, file.path)
-        headers = {"Accept-Encoding": "identity", "User-Agent": "model-manager"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-            if etag is not None and not etag.startswith("W/"):
-                headers["If-Range"] = etag
+        url = address or self._hub.resolve_url(self._repo_id, self._commit, file.path)
+        headers = {"Accept-Encoding": "identity", "User-Agent": "model-manager", **_range_header(file, start, end)}
+        if "Range" in headers and etag is not None and not etag.startswith("W/"):
+            headers["If-Range"] = etag
+        is_redirected = address is not None
         for _ in range(MAX_REDIRECTS + 1):
             response = self._request(url, headers, patience)
             try:
                 self._check_identity(file, response, url)
                 if response.status not in {301, 302, 303, 307, 308}:
-                    self._check_answer(file, response, offset=offset, etag=etag, is_redirected=is_redirected)
+                    self._check_answer(file, response, wanted=(start, end), etag=etag, is_redirected=is_redirected)
                     self._pool.set_read_timeout(response, patience.stall_seconds)
-                    return response, response.headers.get("ETag")
+                    return Answer(response, response.headers.get("ETag"), url)
                 url = _next_address(url, response.headers.get("Location"))
             except BaseException:
                 response.close()
@@ -143,29 +167,35 @@ class FileSource:
             raise RestartNeeded(f"the Hub has {size} bytes now instead of {file.size_bytes}")
 
     def _check_answer(
-        self, file: RepositoryFile, response: BaseHTTPResponse, *, offset: int, etag: str | None, is_redirected: bool
+        self,
+        file: RepositoryFile,
+        response: BaseHTTPResponse,
+        *,
+        wanted: tuple[int, int],
+        etag: str | None,
+        is_redirected: bool,
     ) -> None:
         """Demand just the bytes that were asked for.
 
         Raises: TryLater, RestartNeeded, JobFailure.
         """
         status, headers = response.status, response.headers
+        start, end = wanted
         if status in {401, 403, 404}:
             raise self._refused(file, response, is_redirected=is_redirected)
         if status == 416:
             raise RestartNeeded("the source has fewer bytes than we asked for (416)")
         if status not in {200, 206}:
             raise TryLater(f"the source answered {status}", retry_after_seconds=asked_wait_seconds(headers))
+        if etag is not None and headers.get("ETag") not in {None, etag}:
+            raise RestartNeeded("it has other content now, by its ETag")
         if status == 206:
             found = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-            wanted = (offset, file.size_bytes - 1, file.size_bytes)
-            if found is None or tuple(int(group) for group in found.groups()) != wanted:
+            if found is None or tuple(int(group) for group in found.groups()) != (start, end - 1, file.size_bytes):
                 raise RestartNeeded(f"it answered with the range {headers.get('Content-Range')!r}")
-            if etag is not None and headers.get("ETag") not in {None, etag}:
-                raise RestartNeeded("it has other content now, by its ETag")
             return
-        if offset:
-            raise RestartNeeded("it answered with the whole file instead of the rest")
+        if (start, end) != (0, file.size_bytes):
+            raise RangesIgnored("it answered with the whole file instead of a part")
         length = headers.get("Content-Length")
         if length is not None and length != str(file.size_bytes):
             raise RestartNeeded(f"it has {length} bytes instead of {file.size_bytes}")
@@ -182,6 +212,13 @@ class FileSource:
             repo_id=self._repo_id,
             revision=self._commit,
         )
+
+
+def _range_header(file: RepositoryFile, start: int, end: int) -> dict[str, str]:
+    """Name the bytes that are wanted; none are named when it is all of them."""
+    if end < file.size_bytes:
+        return {"Range": f"bytes={start}-{end - 1}"}
+    return {"Range": f"bytes={start}-"} if start else {}
 
 
 def _leave(response: BaseHTTPResponse) -> None:

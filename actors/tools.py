@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from actors.download import Patience
+from actors.room import ConnectionRoom
 from core.bus import Bus
 from core.hub import Hub
 from core.runtime_settings import RuntimeSettings
@@ -40,3 +41,4 @@ class Tools:
     patience: Patience = field(default_factory=Patience)
     in_force: InForce = field(default_factory=InForce)
     bandwidth: BandwidthLimit | None = None
+    room: ConnectionRoom = field(default_factory=ConnectionRoom)
