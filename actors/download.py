@@ -1,9 +1,9 @@
 """Fetch one file of a commit: resumed where an earlier run stopped, verified before it counts.
 
 How the parts fit. `FileTransfer` (here) brings one file from a source to a job's whole files. `streams.py` holds its
-requests: one for a small file, several ranges at once for a large one, within what `room.py` allows the process.
-`source.py` makes a request and refuses what is not just the bytes that were asked for. `part.py` takes the bytes at
-their offsets, gives out what is still missing (`ranges.py`) and keeps the note of what is safe on disk.
+requests: one for a small file, several ranges at once for a large one, within what `room.py` and `bandwidth.py` allow
+the process. `source.py` makes a request and refuses what is not just the bytes that were asked for. `part.py` takes
+the bytes at their offsets, gives out what is still missing (`ranges.py`) and keeps the note of what is safe on disk.
 `hashing.py` takes the digest in order while later ranges arrive; a resumed part is hashed again from its start.
 Nothing that has not been verified ever leaves the parts.
 Source: RFC 9110, section 14 (ranges) and 13.1.5 (If-Range); Hub API "resolve" endpoint.
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
+from actors.bandwidth import Bandwidth
 from actors.control import RunControl, StopReason
 from actors.hashing import ArrivingDigest
 from actors.part import SYNC_EVERY_BYTES, Counter, Part
@@ -37,7 +38,8 @@ DIGEST_WAIT_SECONDS = 0.1
 class FileTransfer:
     """One file on its way from a source to a job's staging. `run` blocks; one thread per transfer.
 
-    room: the process's connections. range_bytes: a larger file is fetched in ranges of this size.
+    room, bandwidth: the process's connections, and its bytes per second.
+    range_bytes: a larger file is fetched in ranges of this size.
     """
 
     volume: WeightsVolume
@@ -51,6 +53,7 @@ class FileTransfer:
     patience: Patience = field(default_factory=Patience)
     counter: Counter = field(default_factory=Counter)
     room: ConnectionRoom = field(default_factory=ConnectionRoom)
+    bandwidth: Bandwidth = field(default_factory=Bandwidth)
     sync_every_bytes: int = SYNC_EVERY_BYTES
     range_bytes: int = RANGE_BYTES
 
@@ -147,6 +150,7 @@ class FileTransfer:
                     patience=self.patience,
                     counter=self.counter,
                     room=self.room,
+                    bandwidth=self.bandwidth,
                     range_bytes=range_bytes,
                 ).run()
             part.flush()

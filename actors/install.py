@@ -150,6 +150,7 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
                 patience=tools.patience,
                 counter=counters[number],
                 room=tools.room,
+                bandwidth=tools.bandwidth,
             )
             await in_thread(transfer.run, name=f"fetch-{number}")
 

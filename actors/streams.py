@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from actors.bandwidth import Bandwidth
 from actors.control import RunControl
 from actors.part import Claim, Counter, Part, Revoked
 from actors.room import ConnectionRoom
@@ -51,6 +52,7 @@ class Streams:
     patience: Patience
     counter: Counter
     room: ConnectionRoom
+    bandwidth: Bandwidth
     range_bytes: int | None
     _address: str | None = None
     _is_open: bool = False
@@ -195,13 +197,14 @@ class Streams:
         window_began, window_position = time.monotonic(), claim.position
         longest = self.part.chunk_bytes
         while claim.position < claim.end:
-            chunk = response.read1(min(longest, claim.end - claim.position))
+            chunk = response.read1(self.bandwidth.piece_of(min(longest, claim.end - claim.position)))
             self.control.check()
             if not chunk:
                 raise TryLater("the connection ended early")
             self.counter.received += len(chunk)
             self.room.count(len(chunk))
             self.part.write(claim, chunk)
+            window_began += self.bandwidth.take(len(chunk), self._pause)
             now = time.monotonic()
             if now - window_began >= self.patience.slow_seconds:
                 if claim.position - window_position < self.patience.slow_bytes_per_second * self.patience.slow_seconds:
