@@ -41,7 +41,7 @@ async def install_weights(tools: Tools, job: Job, control: RunControl) -> None:
     async with reporter.running():
         plan = await _plan(tools, job, request, reporter)
         if not await asyncio.to_thread(_is_published, tools, request, plan):
-            await asyncio.to_thread(_check_volume, tools, job, request, plan)
+            await _check_room(tools, job, request, plan)
             await _download(tools, job, request, plan, reporter)
             await _publish(tools, job, request, plan, reporter)
     control.check()
@@ -102,8 +102,15 @@ def _is_published(tools: Tools, request: InstallRequest, plan: ResolvedPlan) -> 
     )
 
 
-def _check_volume(tools: Tools, job: Job, request: InstallRequest, plan: ResolvedPlan) -> None:
-    """Look at the target and the room before the first byte.
+async def _check_room(tools: Tools, job: Job, request: InstallRequest, plan: ResolvedPlan) -> None:
+    """Look at the target and the room before the first byte; what is shared with other sets needs none."""
+    async with tools.database.read() as session:
+        reused_bytes = await weight_sets.reusable_bytes(session, plan.files)
+    await asyncio.to_thread(_check_volume, tools, job, request, plan, reused_bytes)
+
+
+def _check_volume(tools: Tools, job: Job, request: InstallRequest, plan: ResolvedPlan, reused_bytes: int) -> None:
+    """Look at the target, and whether what has to be fetched fits.
 
     Raises: JobFailure.
     """
@@ -112,13 +119,40 @@ def _check_volume(tools: Tools, job: Job, request: InstallRequest, plan: Resolve
         free_bytes = tools.volume.space().free_bytes
     except OSError as error:
         raise volume_failure(error) from error
-    if plan.download_bytes - job.bytes_done > free_bytes:
+    still_bytes = plan.download_bytes - max(job.bytes_done, reused_bytes)
+    if still_bytes > free_bytes:
         raise JobFailure(
             JobErrorCode.INSUFFICIENT_STORAGE,
-            f"{plan.download_bytes - job.bytes_done:,} bytes are still to come and {free_bytes:,} are free",
+            f"{still_bytes:,} bytes are still to come and {free_bytes:,} are free",
             hint="Delete a weight set; the install goes on by itself when there is room.",
             retryable=True,
         )
+
+
+async def _link_known(
+    tools: Tools, job: Job, plan: ResolvedPlan, counters: Sequence[Counter], reporter: Reporter
+) -> None:
+    """Give the job the files whose bytes another set has, by links; what cannot be linked is fetched.
+
+    Raises: JobFailure, RunStopped.
+    """
+    async with tools.database.read() as session:
+        known = await weight_sets.ready_files(session, plan.files)
+
+    def link() -> None:
+        for file, counter in zip(plan.files, counters, strict=True):
+            reporter.control.check()
+            origin = known.get(file.digest.value)
+            if origin is not None and tools.volume.link_file(
+                job.id, file.path, of_set=origin.set_name, of_path=origin.path, size_bytes=file.size_bytes
+            ):
+                counter.done, counter.is_verified, counter.is_reused = file.size_bytes, True, True
+                reporter.log(f"{file.path}: {file.size_bytes:,} bytes shared with {origin.set_name}")
+
+    try:
+        await in_thread(link, name="link")
+    except OSError as error:
+        raise volume_failure(error) from error
 
 
 async def _download(tools: Tools, job: Job, request: InstallRequest, plan: ResolvedPlan, reporter: Reporter) -> None:
@@ -132,6 +166,7 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
     reporter.log(f"{len(plan.files)} files, {plan.download_bytes:,} bytes, commit {plan.commit}")
     if any(format_of(file.path) is FileFormat.PICKLE for file in plan.files):
         reporter.log("Some weights are pickle files: loading them can run code. Prefer safetensors.")
+    await _link_known(tools, job, plan, counters, reporter)
     source = FileSource(tools.hub, repo_id=request.repo_id, commit=plan.commit, connections=tools.room.most)
     files_at_once = asyncio.Semaphore(FILES_AT_ONCE)
 
@@ -155,7 +190,8 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
             await in_thread(transfer.run, name=f"fetch-{number}")
 
     try:
-        await _all_or_first_failure([fetch(number) for number in range(len(plan.files))], reporter.control)
+        missing = [number for number, counter in enumerate(counters) if not counter.is_reused]
+        await _all_or_first_failure([fetch(number) for number in missing], reporter.control)
     finally:
         source.close()
 

@@ -36,12 +36,14 @@ class Counter:
     """How far a file is, for whoever looks from another thread. Sizes in bytes.
 
     done: on the volume. received: came over the network, also in vain; only ever rises.
+    is_reused: the bytes are another set's, by a link; none were fetched.
     """
 
     done: int = 0
     received: int = 0
     last_byte_at: float | None = None
     is_verified: bool = False
+    is_reused: bool = False
 
 
 @dataclass(eq=False)

@@ -136,6 +136,7 @@ class Reporter:
             bytes_done=max(done, self._highest.bytes_done),
             bytes_total=total,
             verified_bytes=max(sum(verified), self._highest.verified_bytes),
+            reused_bytes=self._reused_bytes(),
             files_done=max(len(verified), self._highest.files_done),
             files_total=len(self.files) if self.files else self.job.files_total,
             bytes_per_second=speed,
@@ -143,6 +144,12 @@ class Reporter:
             last_byte_at=datetime.fromtimestamp(last, UTC) if last else self.job.last_byte_at,
         )
         return self._highest
+
+    def _reused_bytes(self) -> int:
+        """Sum up what was not fetched; before the files are begun, what was expected."""
+        if not self.files:
+            return self.job.reused_bytes
+        return sum(file.size_bytes for file, counter in self._pairs() if counter.is_reused)
 
     def _current_message(self) -> str | None:
         """Name the largest file that is under way; without one, what the run says itself."""
@@ -166,7 +173,7 @@ class Reporter:
         changes = []
         for number, (file, counter) in enumerate(self._pairs()):
             if counter.is_verified:
-                state = FileState.DONE
+                state = FileState.REUSED if counter.is_reused else FileState.DONE
             elif counter.done >= file.size_bytes > 0:
                 state = FileState.VERIFYING
             else:

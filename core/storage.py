@@ -8,6 +8,7 @@ verified) and `parts/` (under way); `<root>/.model-manager/trash/` is on its way
 """
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from uuid import UUID
 
 from core.errors import JobErrorCode, JobFailure
+from core.exchange import exchange
 from core.ids import new_id
 from core.manifest import MAX_MANIFEST_BYTES, Manifest, decode, encode
 from core.names import MANIFEST_NAME, MAX_SEGMENTS
@@ -27,6 +29,10 @@ FILES = "files"
 PARTS = "parts"
 MAX_NOTE_BYTES = 1 << 16
 PLACE_TRIES = 20
+NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,29 @@ class WeightsVolume:
             raise
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
+    def link_file(self, job_id: UUID, path: str, *, of_set: str, of_path: str, size_bytes: int) -> bool:
+        """Put a set's file among a job's whole files by a second name: its bytes are neither fetched nor copied.
+
+        False when there is no regular file of that size in a set of that name, or the volume cannot link it.
+        """
+        *above, last = _parts_of(path)
+        *above_source, source = _parts_of(of_path)
+        try:
+            with self._opened(*_parts_of(of_set)) as directory:
+                if not _mode(directory, MANIFEST_NAME, of=stat.S_ISREG):
+                    return False
+            with (
+                self._opened(*_parts_of(of_set), *above_source) as origin,
+                self._opened(HIDDEN, "staging", str(job_id), FILES, *above, create=True) as directory,
+            ):
+                return _link(origin, source, directory, last, size_bytes=size_bytes)
+        except TargetTaken:
+            return False
+        except OSError as error:
+            if error.errno in NO_LINK | NOT_THERE:
+                return False
+            raise
+
     def staged_jobs(self) -> list[UUID]:
         """List the jobs that have something in staging."""
         found = []
@@ -160,8 +189,9 @@ class WeightsVolume:
     def publish(self, job_id: UUID, name: str, manifest: Manifest, *, replace: bool) -> None:
         """Let a set appear under its name: the manifest last, then one rename, each on disk before the next.
 
-        A set that is there is moved to the trash in the same breath, when `replace` is given, and back again when
-        the new one cannot take its place.
+        A set that is there changes places with the new one in one step, when `replace` is given, so that one of them
+        is there at every moment. Where the volume cannot do that, it is moved to the trash just before, and back
+        again when the new one cannot take its place.
         Raises: TargetTaken; JobFailure VOLUME_ERROR when staging does not hold what the manifest says.
         """
         self.check_target(name, replace=replace)
@@ -194,8 +224,9 @@ class WeightsVolume:
         ):
             _write_whole(files, MANIFEST_NAME, encode(manifest))
             _check_free(parent, last, name, replace=replace)
-            with _moved_aside(parent, last, trash) if replace else nullcontext():
-                os.rename(FILES, last, src_dir_fd=staging, dst_dir_fd=parent)
+            if not (replace and _exchanged(staging, parent, last, trash)):
+                with _moved_aside(parent, last, trash) if replace else nullcontext():
+                    os.rename(FILES, last, src_dir_fd=staging, dst_dir_fd=parent)
             os.fsync(parent)
 
     def remove(self, name: str) -> None:
@@ -347,6 +378,35 @@ def _check_free(parent: int, entry: str, name: str, *, replace: bool) -> None:
             raise TargetTaken(f"{name} on the volume is a directory that this server did not install")
     if is_set and not replace:
         raise TargetTaken(f"{name} on the volume is a set already")
+
+
+def _link(origin: int, source: str, directory: int, name: str, *, size_bytes: int) -> bool:
+    """Give a regular file of this size a second name, and make sure that it is that file's; False when it is none."""
+    wanted = os.stat(source, dir_fd=origin, follow_symlinks=False)
+    if not stat.S_ISREG(wanted.st_mode) or wanted.st_size != size_bytes:
+        return False
+    with suppress(FileExistsError):
+        os.link(source, name, src_dir_fd=origin, dst_dir_fd=directory, follow_symlinks=False)
+        os.fsync(directory)
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if os.path.samestat(wanted, found):
+        return True
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size_bytes:
+        _remove(directory, name)
+    return False
+
+
+def _exchanged(staging: int, parent: int, entry: str, trash: int) -> bool:
+    """Swap the staged files with the set that is at their place, and move that to the trash; False: not done."""
+    try:
+        if not exchange(FILES, entry, first_directory=staging, second_directory=parent):
+            logger.warning("the volume cannot exchange two directories: a set that is replaced is away for a moment")
+            return False
+    except FileNotFoundError:
+        return False
+    os.fsync(parent)
+    os.rename(FILES, str(new_id()), src_dir_fd=staging, dst_dir_fd=trash)
+    return True
 
 
 @contextmanager

@@ -105,9 +105,13 @@ async def accept_install(
         found = await _check_target(session, request, plan)
         if found is not None:
             return Accepted(outcome=InstallOutcome.ALREADY_INSTALLED, job=None, weight_set=found)
+        reused_bytes = 0
         if plan is not None:
-            await _check_space(session, plan.download_bytes)
-        job = await _insert(session, JobKind.INSTALL_WEIGHTS, request.name, given, asker=asker, plan=plan)
+            reused_bytes = await weight_sets.reusable_bytes(session, plan.files)
+            await _check_space(session, plan.download_bytes - reused_bytes)
+        job = await _insert(
+            session, JobKind.INSTALL_WEIGHTS, request.name, given, asker=asker, plan=plan, reused_bytes=reused_bytes
+        )
         await weight_sets.announce(session, job.id, request)
         await session.commit_with(jobs.event_of(job, EventType.JOB_QUEUED, actor=asker.name))
         return Accepted(
@@ -281,8 +285,9 @@ async def _insert(
     *,
     asker: Asker,
     plan: ResolvedPlan | None,
+    reused_bytes: int = 0,
 ) -> Job:
-    """Write a job and, where it is known, its plan."""
+    """Write a job and, where it is known, its plan. reused_bytes: what of it will not have to be fetched."""
     job: Job | None = await session.scalar(
         insert(Job)
         .values(
@@ -297,6 +302,7 @@ async def _insert(
             commit=plan.commit if plan else None,
             bytes_total=plan.download_bytes if plan else None,
             files_total=len(plan.files) if plan else None,
+            reused_bytes=reused_bytes,
             max_attempts=jobs.MAX_ATTEMPTS,
             created_by=asker.name,
             idempotency_key=asker.idempotency_key,
@@ -410,11 +416,7 @@ def _obstacle(job: Job, *, busy: _Busy, room: _Room) -> WaitReason | None:
         return WaitReason.SPACE if job.waiting_for is WaitReason.SPACE else WaitReason.RETRY
     if job.subject_id in busy.subjects:
         return WaitReason.TARGET
-    if (
-        room.free_bytes is not None
-        and job.bytes_total is not None
-        and job.bytes_total - job.bytes_done > room.free_bytes
-    ):
+    if room.free_bytes is not None and job.remaining_bytes > room.free_bytes:
         return WaitReason.SPACE
     return WaitReason.SLOT if busy.kinds[job.kind] >= room.slots[job.kind] else None
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.job import FileState
@@ -88,7 +88,8 @@ async def reset(session: WriteSession, job_id: UUID) -> None:
 
 
 async def finish(session: WriteSession, job_id: UUID) -> None:
-    """Mark every file of a job as done."""
+    """Mark every file of a job as done, those that were reused excepted."""
+    state = case((JobFile.state == FileState.REUSED, FileState.REUSED), else_=FileState.DONE)
     await session.execute(
-        update(JobFile).where(JobFile.job_id == job_id).values(state=FileState.DONE, bytes_done=JobFile.size_bytes)
+        update(JobFile).where(JobFile.job_id == job_id).values(state=state, bytes_done=JobFile.size_bytes)
     )

@@ -87,6 +87,7 @@ class Job(Base):
     bytes_total: Mapped[int | None] = mapped_column(BigInteger)
     verified_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     reused_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    """What of the files is on the volume already: expected before the first byte, then counted."""
     files_done: Mapped[int] = mapped_column(default=0)
     files_total: Mapped[int | None]
     bytes_per_second: Mapped[float | None]
@@ -121,6 +122,11 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     updated_at: Mapped[datetime]
+
+    @property
+    def remaining_bytes(self) -> int:
+        """What has still to come onto the volume; 0 while that is not known."""
+        return max(0, (self.bytes_total or 0) - max(self.bytes_done, self.reused_bytes))
 
 
 class JobFile(Base):
@@ -183,6 +189,7 @@ class WeightFile(Base):
     """One file of a set that is READY."""
 
     __tablename__ = "weight_files"
+    __table_args__ = (Index("ix_weight_files_digest", "digest_value", "digest_kind"),)
 
     set_name: Mapped[str] = mapped_column(ForeignKey("weight_sets.name", ondelete="CASCADE"), primary_key=True)
     path: Mapped[str] = mapped_column(primary_key=True)

@@ -29,7 +29,8 @@ async def get(session: AsyncSession) -> Volume | None:
 
 async def reserved_bytes(session: AsyncSession) -> int:
     """Sum up what the accepted installs have still to fetch, with the margin."""
-    remaining = case((Job.bytes_total > Job.bytes_done, Job.bytes_total - Job.bytes_done), else_=0)
+    there = case((Job.reused_bytes > Job.bytes_done, Job.reused_bytes), else_=Job.bytes_done)
+    remaining = case((Job.bytes_total > there, Job.bytes_total - there), else_=0)
     statement = select(func.coalesce(func.sum(remaining), 0)).where(
         Job.kind == JobKind.INSTALL_WEIGHTS, Job.state.not_in(TERMINAL_STATES)
     )

@@ -9,12 +9,13 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, delete, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from core.errors import DomainError, ErrorCode
 from core.event import EventType
 from core.ids import NodeType, global_id, key_of
 from core.job import InstallRequest, JobKind
-from core.repository import RepositoryFile
+from core.repository import DigestKind, RepositoryFile
 from core.selection import format_of
 from core.weight_set import WeightSetState
 from db.engine import Database, NewEvent, WriteSession
@@ -22,7 +23,16 @@ from db.paging import Keyset, Page, PageRequest, fetch_page
 from db.tables import Job, WeightFile, WeightSet
 from db.types import UtcDateTime, db_now
 
+DIGESTS_AT_ONCE = 500
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class ReadyFile:
+    """A file of a set that is READY: where its bytes are on the volume."""
+
+    set_name: str
+    path: str
 
 
 class WeightSetOrderField(StrEnum):
@@ -112,6 +122,57 @@ async def count_files(session: AsyncSession, name: str) -> int:
     """Count a set's files."""
     statement = select(func.count()).select_from(WeightFile).where(WeightFile.set_name == name)
     return await session.scalar(statement) or 0
+
+
+async def ready_files(session: AsyncSession, files: Sequence[RepositoryFile]) -> dict[str, ReadyFile]:
+    """Find, by sha256, which of these files' bytes some set has that is READY.
+
+    Small files, which the Hub names by their git digest, are not looked for: fetching them costs nothing.
+    """
+    sizes = {file.digest.value: file.size_bytes for file in files if file.digest.kind is DigestKind.SHA256}
+    digests = sorted(sizes)
+    found: dict[str, ReadyFile] = {}
+    for begin in range(0, len(digests), DIGESTS_AT_ONCE):
+        statement = (
+            select(WeightFile)
+            .join(WeightSet, WeightSet.name == WeightFile.set_name)
+            .where(
+                WeightSet.state == WeightSetState.READY,
+                WeightFile.digest_kind == DigestKind.SHA256,
+                WeightFile.digest_value.in_(digests[begin : begin + DIGESTS_AT_ONCE]),
+            )
+            .order_by(WeightFile.set_name.desc(), WeightFile.path.desc())
+        )
+        for row in await session.scalars(statement):
+            if sizes[row.digest_value] == row.size_bytes:
+                found[row.digest_value] = ReadyFile(row.set_name, row.path)
+    return found
+
+
+async def reusable_bytes(session: AsyncSession, files: Sequence[RepositoryFile]) -> int:
+    """Sum up the files whose bytes are on the volume already."""
+    found = await ready_files(session, files)
+    return sum(file.size_bytes for file in files if file.digest.value in found)
+
+
+async def exclusive_bytes(session: AsyncSession, names: Collection[str]) -> dict[str, int]:
+    """Sum up, for each of these sets, the files that no other set shares: what deleting it would free."""
+    other = aliased(WeightFile)
+    is_shared = (
+        select(literal(1))
+        .where(
+            other.digest_value == WeightFile.digest_value,
+            other.digest_kind == DigestKind.SHA256,
+            other.set_name != WeightFile.set_name,
+        )
+        .exists()
+    )
+    statement = (
+        select(WeightFile.set_name, func.sum(WeightFile.size_bytes))
+        .where(WeightFile.set_name.in_(names), or_(WeightFile.digest_kind != DigestKind.SHA256, ~is_shared))
+        .group_by(WeightFile.set_name)
+    )
+    return {name: int(total) for name, total in (await session.execute(statement)).all()}
 
 
 async def relatives(session: AsyncSession, name: str) -> Sequence[WeightSet]:

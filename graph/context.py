@@ -45,6 +45,16 @@ class GraphContext(Context):
             found = await tokens.get_many(session, keys)
         return [found.get(key) for key in keys]
 
+    @cached_property
+    def exclusive_bytes_loader(self) -> DataLoader[str, int]:
+        """Sums up what deleting sets would free, for as many as are asked for at once."""
+        return DataLoader(load_fn=self._exclusive_bytes, cache=False)
+
+    async def _exclusive_bytes(self, names: list[str]) -> Sequence[int]:
+        async with self.services.database.read() as session:
+            found = await weight_sets.exclusive_bytes(session, names)
+        return [found.get(name, 0) for name in names]
+
     async def _weight_sets(self, names: list[str]) -> Sequence[WeightSet | None]:
         async with self.services.database.read() as session:
             found = await weight_sets.get_many(session, names)

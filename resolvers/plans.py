@@ -115,7 +115,12 @@ async def install_plan(ctx: Context, *, request: InstallRequest) -> PlanAnswer:
         there = await weight_sets.get(session, request.name)
         is_there = there is not None and there.state is WeightSetState.READY and there.commit == snapshot.commit
         have = {file.path: file.digest for file in await weight_sets.files_of(session, request.name)}
-    reusable = {file.path for file in chosen if is_there and have.get(file.path) == file.digest}
+        elsewhere = await weight_sets.ready_files(session, chosen)
+    reusable = {
+        file.path
+        for file in chosen
+        if (is_there and have.get(file.path) == file.digest) or file.digest.value in elsewhere
+    }
     plan = InstallPlan(
         hash=plan_hash(request, ResolvedPlan(commit=snapshot.commit, files=chosen)),
         commit=snapshot.commit,

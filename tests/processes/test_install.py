@@ -231,3 +231,30 @@ def _is_quiet(hub: FakeHub) -> bool:
     before = hub.bytes_served()
     time.sleep(0.4)
     return hub.bytes_served() == before
+
+
+def test_files_that_another_set_has_are_linked_and_not_fetched(distributed: Stack, hub: FakeHub) -> None:
+    shared, new = noise(3 * MIB, seed=1), noise(2 * MIB, seed=2)
+    hub.add_repository("acme/one", {"config.json": b"{}", "model.safetensors": shared})
+    hub.add_repository("acme/two", {"config.json": b"{}", "a.safetensors": shared, "b.safetensors": new})
+    first = distributed.install("acme/one")
+    distributed.wait_for_job(first["job"]["id"], lambda job: job["state"] == "SUCCEEDED", seconds=60)
+
+    second = distributed.install("acme/two")
+    distributed.wait_for_job(second["job"]["id"], lambda job: job["state"] == "SUCCEEDED", seconds=60)
+
+    found = distributed.execute(
+        "query ($id: ID!) { job(id: $id) { progress { reusedBytes bytesDone } files { nodes { path state } } }"
+        " weightSets(orderBy: {field: NAME, direction: ASC}) { nodes { name exclusiveBytes } } }",
+        {"id": second["job"]["id"]},
+    )
+    assert hub.bytes_served("acme/two", "a.safetensors") == 0
+    assert (distributed.weights / "acme/two/a.safetensors").samefile(distributed.weights / "acme/one/model.safetensors")
+    assert (distributed.weights / "acme/two/b.safetensors").read_bytes() == new
+    assert found["job"]["progress"] == {"reusedBytes": 3 * MIB, "bytesDone": 5 * MIB + 2}
+    assert {file["path"]: file["state"] for file in found["job"]["files"]["nodes"]} == {
+        "a.safetensors": "REUSED",
+        "b.safetensors": "DONE",
+        "config.json": "DONE",
+    }
+    assert [one["exclusiveBytes"] for one in found["weightSets"]["nodes"]] == [2, 2 * MIB + 2]

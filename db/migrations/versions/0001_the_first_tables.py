@@ -225,6 +225,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("set_name", "path", name=op.f("pk_weight_files")),
     )
+    op.create_index("ix_weight_files_digest", "weight_files", ["digest_value", "digest_kind"])
     op.execute("INSERT INTO queue_state (id) VALUES (1)")
     op.execute("INSERT INTO process_leases (duty) VALUES ('sync')")
     op.execute(
@@ -233,6 +234,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_weight_files_digest", table_name="weight_files")
     op.drop_table("weight_files")
     op.drop_table("weight_sets")
     with op.batch_alter_table("outbox", schema=None) as batch_op:
