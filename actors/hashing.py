@@ -10,7 +10,7 @@ from actors.part import Part
 from core.repository import Hasher
 
 READ_BYTES = 1 << 20
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.01
 
 
 class ArrivingDigest:

@@ -212,9 +212,11 @@ class Part:
             self._writing -= 1
             self._written.add(claim.position, claim.position + size)
             claim.position += size
-            self._counter.done = self._written.total
+            done = self._counter.done = self._written.total
             self._counter.last_byte_at = time.time()
-            self._changed.notify_all()
+            is_due = done >= self._file.size_bytes or done - self._safe_bytes >= self._sync_every // 2
+            if is_due or self._is_over:  # waking everybody for each piece costs more than the piece itself
+                self._changed.notify_all()
 
     # ------------------------------------------------------------ the note
 

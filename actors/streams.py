@@ -179,7 +179,9 @@ class Streams:
             try:
                 self.part.etag = answer.etag
                 self._address = answer.address if self.range_bytes is not None else None
-                self._is_open = True
+                if not self._is_open:
+                    self._is_open = True
+                    self.part.notify()
                 self._drain(claim, answer.response)
             finally:
                 with self._lock:

@@ -358,7 +358,7 @@ async def test_the_volume_is_null_until_a_worker_has_reported(api: RunningApi) -
         "capacityBytes": 8_000_000_000_000,
         "usedBytes": 3_000_000_000_000,
         "freeBytes": 5_000_000_000_000,
-        "reservedBytes": 1075,
+        "reservedBytes": 25,  # its large file is shared with acme/there
         "weightsBytes": 1024,
     }
 
