@@ -20,7 +20,7 @@ from actors.bandwidth import Bandwidth
 from actors.control import RunControl, StopReason
 from actors.hashing import ArrivingDigest
 from actors.part import SYNC_EVERY_BYTES, Counter, Part
-from actors.room import ConnectionRoom
+from actors.room import ConnectionRoom, InstallRoom
 from actors.source import FileSource, RangesIgnored, RestartNeeded
 from actors.streams import Patience, Streams
 from core.errors import JobErrorCode, JobFailure
@@ -52,7 +52,7 @@ class FileTransfer:
     log: Callable[[str], None]
     patience: Patience = field(default_factory=Patience)
     counter: Counter = field(default_factory=Counter)
-    room: ConnectionRoom = field(default_factory=ConnectionRoom)
+    room: ConnectionRoom | InstallRoom = field(default_factory=ConnectionRoom)
     bandwidth: Bandwidth = field(default_factory=Bandwidth)
     sync_every_bytes: int = SYNC_EVERY_BYTES
     range_bytes: int = RANGE_BYTES

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from actors.control import RunControl, RunStopped, StopReason
 from actors.download import Counter, FileTransfer, volume_failure
 from actors.reporter import Reporter
+from actors.room import InstallRoom
 from actors.source import FileSource
 from actors.threads import in_thread
 from actors.tools import Tools
@@ -167,6 +168,7 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
     if any(format_of(file.path) is FileFormat.PICKLE for file in plan.files):
         reporter.log("Some weights are pickle files: loading them can run code. Prefer safetensors.")
     await _link_known(tools, job, plan, counters, reporter)
+    room = InstallRoom(tools.room, at_most=lambda: tools.in_force.settings.ranges_per_install)
     source = FileSource(tools.hub, repo_id=request.repo_id, commit=plan.commit, connections=tools.room.most)
     files_at_once = asyncio.Semaphore(FILES_AT_ONCE)
 
@@ -184,7 +186,7 @@ async def _download(tools: Tools, job: Job, request: InstallRequest, plan: Resol
                 log=reporter.log,
                 patience=tools.patience,
                 counter=counters[number],
-                room=tools.room,
+                room=room,
                 bandwidth=tools.bandwidth,
             )
             await in_thread(transfer.run, name=f"fetch-{number}")

@@ -100,3 +100,49 @@ class ConnectionRoom:
         elif self._is_trying or now >= self._hold_until:
             self._best, self._before, self._is_trying = rate, self.allowed, True
             self.allowed = min(self.most, self.allowed + max(2, self.allowed // 2))
+
+
+class InstallRoom:
+    """One install's part of the process's connections.
+
+    at_most: how many it may use at once; asked each time, so that a change takes effect on installs that run. Each file
+    that is under way keeps one connection by right.
+    """
+
+    def __init__(self, room: ConnectionRoom, *, at_most: Callable[[], int]) -> None:
+        self._room = room
+        self._at_most = at_most
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def take(self, check: Callable[[], None]) -> None:
+        """Take a connection, waiting for one if need be. check: raises when there is no use in waiting."""
+        self._room.take(check)
+        with self._lock:
+            self._used += 1
+
+    def take_another(self) -> bool:
+        """Take a further connection for the same file; False when none is allowed just now."""
+        with self._lock:
+            is_taken = self._used < self._at_most() and self._room.take_another()
+            self._used += is_taken
+        return is_taken
+
+    def give_back(self) -> None:
+        """Leave a connection to others."""
+        with self._lock:
+            self._used -= 1
+        self._room.give_back()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether further connections should be given back when they come to a good place."""
+        return self._room.is_crowded or self._used > self._at_most()
+
+    def count(self, size: int) -> None:
+        """Say that bytes have come."""
+        self._room.count(size)
+
+    def ease(self) -> None:
+        """Ask for less: a source is overburdened."""
+        self._room.ease()

@@ -53,6 +53,6 @@ class SettingsWatch:
 
     def _limit_bandwidth(self, bytes_per_second: int | None) -> None:
         """Tell the transfers their limit, at first and when it is another."""
-        if self._tools.bandwidth is not None and self._told != (bytes_per_second,):
+        if self._told != (bytes_per_second,):
             self._tools.bandwidth.set(bytes_per_second)
             self._told = (bytes_per_second,)

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from actors.bandwidth import Bandwidth
 from actors.control import RunControl
 from actors.part import Claim, Counter, Part, Revoked
-from actors.room import ConnectionRoom
+from actors.room import ConnectionRoom, InstallRoom
 from actors.source import FileSource, TryLater
 from core.errors import JobErrorCode, JobFailure
 from core.repository import RepositoryFile
@@ -51,7 +51,7 @@ class Streams:
     log: Callable[[str], None]
     patience: Patience
     counter: Counter
-    room: ConnectionRoom
+    room: ConnectionRoom | InstallRoom
     bandwidth: Bandwidth
     range_bytes: int | None
     _address: str | None = None

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from actors.room import ConnectionRoom
+from actors.room import ConnectionRoom, InstallRoom
 
 
 def feed(room: ConnectionRoom, size: int) -> None:
@@ -98,3 +98,21 @@ def test_an_overburdened_source_gets_fewer_connections() -> None:
     room.ease()
 
     assert (room.allowed, room.is_crowded) == (2, True)
+
+
+def test_an_install_uses_no_more_than_its_part_and_a_change_takes_effect_at_once() -> None:
+    room = room_of()
+    limits = [2]
+    part = InstallRoom(room, at_most=lambda: limits[0])
+
+    part.take(nothing)
+    first = [part.take_another(), part.take_another()]
+    limits[0] = 3
+    second = [part.take_another(), part.take_another()]
+    limits[0] = 1
+
+    assert (first, second) == ([True, False], [True, False])
+    assert (room.used, part.is_crowded) == (3, True)
+    for _ in range(3):
+        part.give_back()
+    assert (room.used, part.is_crowded) == (0, False)

@@ -77,7 +77,8 @@ def test_everything_has_a_description_that_is_not_its_name_again() -> None:
 
 def test_numbers_tell_their_unit() -> None:
     unit = re.compile(
-        r"byte|second|day|percent|per cent|millisecond|how many|files|jobs|runs|attempt|errors|rows|lines|1 to 100|0 to 1",
+        r"byte|second|day|percent|per cent|millisecond|how many|files|jobs|runs|attempt|errors|rows|lines"
+        r"|1 to 100|0 to 1",
         re.IGNORECASE,
     )
     silent = [

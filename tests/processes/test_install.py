@@ -226,6 +226,30 @@ def test_a_paused_install_stops_within_two_seconds_and_goes_on_where_it_was(dist
     assert_identical(distributed.weights / MINILM)
 
 
+def test_a_bandwidth_limit_takes_effect_on_an_install_that_runs(distributed: Stack, hub: FakeHub) -> None:
+    hub.bytes_per_second = 8 * MIB
+    job_id = distributed.install(MINILM)["job"]["id"]
+    distributed.wait_for_job(job_id, lambda job: job["progress"]["bytesDone"] > 4 * MIB, seconds=30)
+
+    changed = distributed.execute(
+        "mutation { updateSettings(input: {downloadBytesPerSecond: 65536}) { userErrors { message } } }"
+    )["updateSettings"]
+    until(lambda: _served_in_a_second(hub) < MIB, seconds=5 * 2, what="the transfer's speed")
+    hub.bytes_per_second = None
+    distributed.execute("mutation { updateSettings(input: {downloadBytesPerSecond: null}) { userErrors { message } } }")
+
+    assert changed == {"userErrors": []}
+    distributed.wait_for_job(job_id, lambda job: job["state"] == "SUCCEEDED", seconds=60)
+    assert_identical(distributed.weights / MINILM)
+
+
+def _served_in_a_second(hub: FakeHub) -> int:
+    """Count what is sent within a second."""
+    before = hub.bytes_served()
+    time.sleep(1)
+    return hub.bytes_served() - before
+
+
 def _is_quiet(hub: FakeHub) -> bool:
     """Tell whether nothing has been sent for a while."""
     before = hub.bytes_served()
