@@ -33,7 +33,7 @@ from graph.http import GraphQLEndpoint
 from graph.schema import build
 from graph.sharing import share
 from graph.sse import EventsEndpoint
-from graph.wrong_tokens import CLIENT, WrongTokens
+from graph.wrong_tokens import CLIENT, WrongTokens, client_of
 from graph.ws import SocketLimits, TransportWebSocket
 from graph.ws_tokens import TokenRules
 from resolvers import access, health
@@ -79,6 +79,7 @@ class Api:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Sockets go straight to their endpoint: every layer between would cost each of their messages."""
         if scope["type"] == "websocket" and scope["path"] == SOCKETS_PATH:
+            CLIENT.set(client_of(scope, trusted=self._settings.proxy_networks))
             await self.sockets(scope, receive, send)
         else:
             await self._app(scope, receive, send)
