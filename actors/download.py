@@ -23,6 +23,7 @@ from actors.part import SYNC_EVERY_BYTES, Counter, Part
 from actors.room import ConnectionRoom, InstallRoom
 from actors.source import FileSource, RangesIgnored, RestartNeeded
 from actors.streams import Patience, Streams
+from core.crashpoints import CrashPoint, reached
 from core.errors import JobErrorCode, JobFailure
 from core.repository import RepositoryFile
 from core.storage import WeightsVolume
@@ -84,7 +85,9 @@ class FileTransfer:
             found = self._fetch_whole()
             if found == self.file.digest.value:
                 self.control.check()
+                reached(CrashPoint.FILE_VERIFIED)
                 self.volume.finish_part(self.job_id, self.part_name, self.file.path)
+                reached(CrashPoint.FILE_MOVED)
                 self.counter.is_verified = True
                 self.log(f"{self.file.path}: {self.file.size_bytes:,} bytes, {self.file.digest.kind} matches")
                 return

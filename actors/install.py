@@ -11,6 +11,7 @@ from actors.room import InstallRoom
 from actors.source import FileSource
 from actors.threads import in_thread
 from actors.tools import Tools
+from core.crashpoints import CrashPoint, reached
 from core.errors import JobErrorCode, JobFailure
 from core.event import EventType
 from core.ids import NodeType, global_id
@@ -44,7 +45,9 @@ async def install_weights(tools: Tools, job: Job, control: RunControl) -> None:
         if not await asyncio.to_thread(_is_published, tools, request, plan):
             await _check_room(tools, job, request, plan)
             await _download(tools, job, request, plan, reporter)
+            reached(CrashPoint.FILES_WHOLE)
             await _publish(tools, job, request, plan, reporter)
+            reached(CrashPoint.SET_PUBLISHED)
     control.check()
     await _finish(tools, request, plan, control)
 
@@ -59,6 +62,7 @@ async def _plan(tools: Tools, job: Job, request: InstallRequest, reporter: Repor
     if job.commit is not None and files:
         return ResolvedPlan(commit=job.commit, files=files)
     plan = await resolve(tools, request)
+    reached(CrashPoint.PLAN_ASKED)
     async with tools.database.write() as session:
         await runs.hold(
             session,
@@ -69,6 +73,7 @@ async def _plan(tools: Tools, job: Job, request: InstallRequest, reporter: Repor
         )
         await job_files.replace(session, job.id, plan.files)
         await session.commit()
+    reached(CrashPoint.PLAN_WRITTEN)
     return plan
 
 
@@ -268,4 +273,6 @@ async def _finish(tools: Tools, request: InstallRequest, plan: ResolvedPlan, con
             message=f"{request.name} is there: {total:,} bytes, commit {plan.commit[:8]}",
             data={"name": request.name, "repoId": request.repo_id, "commit": plan.commit, "sizeBytes": total},
         )
+        reached(CrashPoint.RESULT_WRITTEN)
         await session.commit_with(installed, jobs.event_of(done, EventType.JOB_COMPLETED))
+    reached(CrashPoint.RESULT_COMMITTED)

@@ -17,6 +17,7 @@ from uuid import UUID
 import orjson
 
 from actors.ranges import Ranges
+from core.crashpoints import CrashPoint, reached
 from core.names import is_plain_text
 from core.repository import RepositoryFile
 from core.storage import WeightsVolume
@@ -231,7 +232,9 @@ class Part:
             if written.total == self._safe_bytes:
                 return
         os.fdatasync(self._descriptor)
+        reached(CrashPoint.BYTES_SAFE)
         self._note(written)
+        reached(CrashPoint.PART_NOTED)
         with self._changed:
             self._unsafe_bytes -= written.total - self._safe_bytes
             self._safe_bytes = written.total

@@ -13,6 +13,7 @@ from actors.install import install_weights
 from actors.leases import LeaseKeeper
 from actors.tools import Tools
 from core.bus import job_topic
+from core.crashpoints import CrashPoint, reached
 from core.errors import JobErrorCode, JobFailure
 from core.job import WINDOWED_KINDS, JobKind, JobState, WaitReason
 from core.metrics import JOB_DURATION, JOBS_ENDED
@@ -61,6 +62,7 @@ class Runner:
         )
         if job is None:
             return
+        reached(CrashPoint.CLAIMED)
         control = RunControl(
             Claim(job.id, job.fence),
             lease_seconds=self._leases.lease_seconds,

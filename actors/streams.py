@@ -18,6 +18,7 @@ from actors.control import RunControl
 from actors.part import Claim, Counter, Part, Revoked
 from actors.room import ConnectionRoom, InstallRoom
 from actors.source import FileSource, TryLater
+from core.crashpoints import CrashPoint, reached
 from core.errors import JobErrorCode, JobFailure
 from core.repository import RepositoryFile
 
@@ -206,6 +207,7 @@ class Streams:
             self.counter.received += len(chunk)
             self.room.count(len(chunk))
             self.part.write(claim, chunk)
+            reached(CrashPoint.BYTES_WRITTEN)
             window_began += self.bandwidth.take(len(chunk), self._pause)
             now = time.monotonic()
             if now - window_began >= self.patience.slow_seconds:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from core.crashpoints import CrashPoint, reached
 from core.errors import JobErrorCode, JobFailure
 from core.exchange import exchange
 from core.ids import new_id
@@ -223,10 +224,12 @@ class WeightsVolume:
             self._opened(HIDDEN, "trash", create=True) as trash,
         ):
             _write_whole(files, MANIFEST_NAME, encode(manifest))
+            reached(CrashPoint.MANIFEST_WRITTEN)
             _check_free(parent, last, name, replace=replace)
             if not (replace and _exchanged(staging, parent, last, trash)):
                 with _moved_aside(parent, last, trash) if replace else nullcontext():
                     os.rename(FILES, last, src_dir_fd=staging, dst_dir_fd=parent)
+            reached(CrashPoint.SET_RENAMED)
             os.fsync(parent)
 
     def remove(self, name: str) -> None:
