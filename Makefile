@@ -7,7 +7,7 @@ GRAPHIQL := ui/graphiql/dist/index.html
 ROOMS := cli graph resolvers actors informers db core
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check schema format lock clean graphiql bench
+.PHONY: help run demo test soak check schema format lock clean graphiql bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,10 @@ demo: $(VENV)/.dev graphiql ## Run everything against a small Hub of its own: no
 
 test: $(VENV)/.dev graphiql ## Run every test, on SQLite and on PostgreSQL
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.dev ## Play many random histories of the queue (SOAK=2000 on each database; SEED=… repeats a run)
+	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "SEED=$$seed"; \
+	JOB_MACHINE_EXAMPLES=$${SOAK:-2000} $(BIN)/python -m pytest tests/db/test_job_machine.py --timeout=0 --hypothesis-seed=$$seed
 
 check: $(VENV)/.dev graphiql ## The gate: format, lint, types, import contracts, schema, migrations and tests
 	$(BIN)/ruff format --check .

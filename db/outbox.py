@@ -12,7 +12,11 @@ from db.tables import OutboxMessage
 
 
 async def put(session: WriteSession, job_id: UUID, *, lane: Lane) -> None:
-    """Leave a message to be sent."""
+    """Leave a message to be sent, in place of an older one that still waits.
+
+    The old one goes, not the new one: it may be on its way just now, and be dropped when it is sent.
+    """
+    await session.execute(delete(OutboxMessage).where(OutboxMessage.job_id == job_id))
     await session.execute(insert(OutboxMessage).values(job_id=job_id, lane=lane))
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import aliased
 from core.errors import DomainError, ErrorCode
 from core.event import EventType
 from core.ids import NodeType, global_id, key_of
-from core.job import InstallRequest, JobKind
+from core.job import TERMINAL_STATES, InstallRequest, JobKind
 from core.repository import DigestKind, RepositoryFile
 from core.selection import format_of
 from core.weight_set import WeightSetState
@@ -302,10 +302,13 @@ async def let_go(session: WriteSession, job_id: UUID) -> None:
 async def take_again(session: WriteSession, job: Job) -> None:
     """Do to a retried job's set what its acceptance did.
 
-    Raises: DomainError CONFLICT when the set is in another job's hands, or gone.
+    Raises: DomainError CONFLICT when the set is in another job's hands, or gone, or another lies in its way.
     """
     name = _name_of(job)
+    others = select(Job.id).where(Job.subject_id == job.subject_id, Job.id != job.id, Job.state.not_in(TERMINAL_STATES))
     refusal = DomainError(ErrorCode.CONFLICT, f"{name} has changed since: start anew", path=("input", "jobId"))
+    if await session.scalar(others.limit(1)) is not None:
+        raise refusal
     if job.kind is JobKind.DELETE_WEIGHTS:
         if await mark_deleting(session, name) is None:
             raise refusal
@@ -313,6 +316,8 @@ async def take_again(session: WriteSession, job: Job) -> None:
     request = request_of(job)
     found = await get(session, name)
     if found is not None and (found.state is not WeightSetState.READY or not request.replace):
+        raise refusal
+    if await relatives(session, name):
         raise refusal
     await announce(session, job.id, request)
 

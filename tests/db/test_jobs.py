@@ -44,6 +44,13 @@ async def read(database: Database, job: Job) -> Job:
     return found
 
 
+async def finish(database: Database, claim: Claim) -> None:
+    async with database.write() as session:
+        job = await runs.succeed(session, claim, message="done")
+        await weight_sets.publish(session, job.id, REQUEST, commit=PLAN.commit, files=PLAN.files)
+        await session.commit_with(jobs.event_of(job, EventType.JOB_COMPLETED))
+
+
 async def event_types(database: Database) -> list[str]:
     async with database.read() as session:
         return list(await session.scalars(select(Event.type).order_by(Event.position)))
@@ -277,10 +284,7 @@ async def test_a_retried_job_has_its_set_again_and_a_new_fence(database: Databas
 
 async def test_a_set_that_is_there_is_not_installed_again(database: Database) -> None:
     _, claim = await started(database)
-    async with database.write() as session:
-        job = await runs.succeed(session, claim, message="done")
-        await weight_sets.publish(session, job.id, REQUEST, commit=PLAN.commit, files=PLAN.files)
-        await session.commit_with(jobs.event_of(job, EventType.JOB_COMPLETED))
+    await finish(database, claim)
 
     same = await accept(database)
     newer = ResolvedPlan(commit="d" * 40, files=(FILE,))
@@ -357,3 +361,50 @@ async def test_writers_in_parallel_lose_no_update_and_leave_positions_without_ga
         last = await session.scalar(select(func.max(Event.position)))
     assert (await read(database, job)).files_done == 80
     assert (counted, last) == (82, 82)
+
+
+async def test_a_job_that_is_let_go_again_has_one_message_waiting(database: Database) -> None:
+    accepted = await accept(database)
+    assert accepted.job is not None
+    await admission.admit(database)
+    await jobs.pause(database, accepted.job.id, actor="anna")
+    await jobs.resume(database, accepted.job.id, actor="anna")
+
+    assert await admission.admit(database) == [accepted.job.id]
+
+    async with database.read() as session:
+        assert [message.job_id for message in await outbox.waiting(session)] == [accepted.job.id]
+
+
+async def test_a_retry_whose_set_would_lie_inside_another_is_refused(database: Database) -> None:
+    first = await accept(database, "acme/tiny/inside")
+    assert first.job is not None
+    await jobs.cancel(database, first.job.id, actor="anna")
+    await accept(database, "acme/tiny")
+
+    with pytest.raises(DomainError) as refused:
+        await jobs.retry(database, first.job.id, actor="anna")
+
+    assert refused.value.code is ErrorCode.CONFLICT
+    assert (await read(database, first.job)).state is JobState.CANCELLED
+    assert await event_types(database) == ["job.queued", "job.cancelled", "job.queued"]
+
+
+async def test_a_deletion_is_not_retried_while_an_install_replaces_its_set(database: Database) -> None:
+    _, claim = await started(database)
+    await finish(database, claim)
+    deletion = await admission.accept_delete(database, "acme/tiny", force=False, asker=ANNA)
+    assert deletion.job is not None
+    await jobs.cancel(database, deletion.job.id, actor="anna")
+    newer = ResolvedPlan(commit="d" * 40, files=(FILE,))
+    await admission.accept_install(database, replace(REQUEST, replace=True), plan=newer, asker=ANNA)
+
+    with pytest.raises(DomainError) as refused:
+        await jobs.retry(database, deletion.job.id, actor="anna")
+
+    assert refused.value.code is ErrorCode.CONFLICT
+    assert (await read(database, deletion.job)).state is JobState.CANCELLED
+    async with database.read() as session:
+        found = await weight_sets.get(session, "acme/tiny")
+    assert found is not None
+    assert found.state == "READY"
